@@ -1,0 +1,296 @@
+"""What a mover and a primary controller say to each other.
+
+::
+
+    mover                                   primary
+      | -- Hello ---------------------------> |   who, which session, which epoch, where I stand
+      | <------------- Welcome or Refused --- |   continues or has a gap
+      | -- Configure -----------------------> |   which volumes, which policy
+      | <----------------------- Configured - |   their numbers and sizes, how much is to be copied
+      | <------------------------ RecordSet - |   records and a promise; empty ones are heartbeats
+      | -- Ack -----------------------------> |   what is hardened (J), how much more may be sent
+      | <-------------------- CopyProgress -- |
+      | -- Suspend / Resume / Quiesce ------> |
+      | <-------------- Suspended / Quiesced- |
+      | -- Fence / Forget ------------------> |   the session was recovered here / deleted
+
+The mover dials and pulls: a primary never sends more payload than the window its peer has opened. Times are host time
+in nanoseconds. All messages but RecordSet are small and rare; they travel as JSON and are validated once, by the codec.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field
+
+PROTOCOL_VERSION: Final = 1
+"""Version 1: first release."""
+
+VOLUMES_PER_SESSION_MAX: Final = 4096
+
+Text = Annotated[str, Field(max_length=1024)]
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+Identity = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+"""A UUID as 32 lower-case hexadecimal digits."""
+OptionalIdentity = Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$")]
+U32 = Annotated[int, Field(ge=0, lt=1 << 32)]
+U64 = Annotated[int, Field(ge=0, lt=1 << 64)]
+
+
+class Compression(StrEnum):
+    """How payloads travel on one link."""
+
+    OFF = "off"
+    LZ4 = "lz4"
+    ZSTD = "zstd"
+
+
+class OverflowPolicy(StrEnum):
+    """What the primary does when the side file approaches its limit."""
+
+    PACE = "pace"
+    """Delay acknowledgements, growing with the backlog up to a maximum; suspend when the limit is reached even so."""
+    SUSPEND = "suspend"
+    """Never delay; suspend at the limit."""
+
+
+class RefusalCode(StrEnum):
+    """Why a primary refuses a mover."""
+
+    VERSION = "version"
+    TRACK_SIZE = "track-size"
+    STALE_EPOCH = "stale-epoch"
+    SESSION_IN_USE = "session-in-use"
+    """Another mover (other identity) owns the session of this name or id here."""
+    ENDED = "ended"
+    BUSY = "busy"
+    BAD_REQUEST = "bad-request"
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Mover to primary, first on every connection.
+
+    Attributes:
+        incarnation: the primary's incarnation the mover last heard, "" when none.
+        received_through_ns: promise the mover has staged up to within that incarnation.
+    """
+
+    protocol_version: U32
+    session_id: Identity
+    session_name: Name
+    epoch: U64
+    mover_id: Identity
+    mover_name: Name
+    track_size_bytes: U32
+    compression: Compression
+    incarnation: OptionalIdentity
+    received_through_ns: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """Primary to mover: accepted.
+
+    Attributes:
+        incarnation: names one unbroken stream of the session at this primary; a new one begins whenever captured
+            records were lost (restart, suspend), so records of two incarnations are never joined without a resync.
+        continues: the stream goes on right after `received_through_ns`; otherwise marked tracks are copied first.
+        suspended: the session is suspended here; `reason` says why. Nothing flows until Resume.
+    """
+
+    controller_id: Identity
+    controller_name: Name
+    incarnation: Identity
+    epoch: U64
+    now_ns: U64
+    continues: bool
+    suspended: bool
+    reason: Text = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Primary to mover: the connection closes; `epoch` is the newest epoch the primary knows of the session."""
+
+    code: RefusalCode
+    text: Text
+    epoch: U64 = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Mover to primary: the whole wanted set of volumes; may be sent again at any time.
+
+    Attributes:
+        volumes: names of the primary volumes of this session at this controller.
+        copy_all: names among them whose secondary is new or lost: every track is copied, marked or not.
+        pace_delay_ns_max: longest delay of one acknowledgement under OverflowPolicy.PACE.
+    """
+
+    volumes: Annotated[list[Name], Field(max_length=VOLUMES_PER_SESSION_MAX)]
+    copy_all: Annotated[list[Name], Field(max_length=VOLUMES_PER_SESSION_MAX)]
+    overflow_policy: OverflowPolicy
+    pace_delay_ns_max: U64
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeInfo:
+    """One primary volume as its controller knows it."""
+
+    name: Name
+    number: U32
+    size_bytes: U64
+    tracks_to_copy: U64
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRefusal:
+    """Why one wanted volume is not captured."""
+
+    name: Name
+    text: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """Primary to mover: the answer to Configure."""
+
+    volumes: Annotated[list[VolumeInfo], Field(max_length=VOLUMES_PER_SESSION_MAX)]
+    refused: Annotated[list[VolumeRefusal], Field(max_length=VOLUMES_PER_SESSION_MAX)] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSet:
+    """Primary to mover: captured records in time order, and a promise.
+
+    Attributes:
+        sequence: 1, 2, ... within one connection.
+        through_ns: every record of this session at this controller with time <= through_ns is in this set or an
+            earlier one. All records of the set have time <= through_ns.
+        headers: packed records (model.records.RECORD_DTYPE), `len(headers) // 24` of them; volume numbers are the primary's.
+        payload: track images of the DATA records, back to back, uncompressed.
+    """
+
+    sequence: int
+    through_ns: int
+    headers: bytes | bytearray | memoryview
+    payload: bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Mover to primary.
+
+    Attributes:
+        hardened_ns: J: everything of the session up to it is durable at the secondary. The primary may forget it.
+        window_bytes: total payload+header bytes the primary may have sent on this connection since it opened.
+        consistency_ns: C, for display at the primary.
+    """
+
+    hardened_ns: U64
+    window_bytes: U64
+    consistency_ns: U64
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeCopy:
+    """Copy progress of one volume.
+
+    Attributes:
+        tracks_remaining: tracks whose image is still to be read.
+        copied_through_ns: 0 while tracks remain; then the time of the last image: the pair is DUPLEX once C has passed it.
+    """
+
+    number: U32
+    tracks_remaining: U64
+    copied_through_ns: U64
+
+
+@dataclass(frozen=True, slots=True)
+class CopyProgress:
+    """Primary to mover: sent when it changes, ordered with the record sets."""
+
+    volumes: Annotated[list[VolumeCopy], Field(max_length=VOLUMES_PER_SESSION_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """Mover to primary: stop sending, drop captured records, mark changes."""
+
+    reason: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """Primary to mover: the session is suspended here; nothing later than `through_ns` will come."""
+
+    reason: Text
+    through_ns: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Mover to primary: start a new incarnation: copy marked tracks, capture again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Primary to mover: a new incarnation begins with the next RecordSet; images of marked tracks come first-hand."""
+
+    incarnation: Identity
+    volumes: Annotated[list[VolumeInfo], Field(max_length=VOLUMES_PER_SESSION_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class Quiesce:
+    """Mover to primary: planned switchover: refuse application writes to the session's volumes from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quiesced:
+    """Primary to mover: no write with time > through_ns was or will be acknowledged on the session's volumes."""
+
+    through_ns: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Unquiesce:
+    """Mover to primary: the switchover was given up; accept application writes again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Mover to primary: the session was recovered at the secondary up to `recovered_ns` under `epoch`; it ends here."""
+
+    epoch: U64
+    recovered_ns: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """Primary to mover: the session has ended here under `epoch`."""
+
+    epoch: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Mover to primary: the session is deleted; drop marks and captured records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Primary to mover: nothing of the session is left here."""
+
+
+ControlMessage = (
+    Hello | Welcome | Refused | Configure | Configured | Ack | CopyProgress | Suspend | Suspended | Resume | Resumed
+    | Quiesce | Quiesced | Unquiesce | Fence | Fenced | Forget | Forgotten
+)  # fmt: skip
+"""Every message that travels as JSON."""
+
+Message = ControlMessage | RecordSet
