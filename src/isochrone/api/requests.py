@@ -1,0 +1,198 @@
+"""What may be asked of a controller, checked whole before anything starts.
+
+Unknown fields are refused: a misspelt setting must not silently become its default. Numbers and text are
+strict: "10" is not 10. Every refusal says which field, what is wrong and what is possible.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from isochrone.model.errors import RefusedError
+from isochrone.model.names import check_name
+
+PRIMARIES_PER_SESSION_MAX: Final = 64
+PAIRS_PER_REQUEST_MAX: Final = 4096
+ADDRESS_LENGTH_MAX: Final = 512
+REASON_LENGTH_MAX: Final = 512
+VOLUME_SIZE_BYTES_MAX: Final = 1 << 48
+GROUP_INTERVAL_MS_DEFAULT: Final = 10.0
+GROUP_BYTES_MAX_DEFAULT: Final = 32 << 20
+PACE_DELAY_MS_MAX_DEFAULT: Final = 100.0
+PACE_DELAY_MS_LIMIT: Final = 10_000.0
+"""Longer delays make clients give up: Linux's nbd client and QEMU time out after tens of seconds."""
+
+_HOST_AND_PORT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
+
+
+def check_address(address: str) -> str:
+    """Return `address` if it is `HOST:PORT`, `[IPV6]:PORT` or `unix:/ABSOLUTE/PATH`.
+
+    Raise RefusedError otherwise.
+    """
+    if len(address) <= ADDRESS_LENGTH_MAX:
+        if address.startswith("unix:/"):
+            return address
+        match = _HOST_AND_PORT.fullmatch(address)
+        if match is not None and 0 < int(match[1]) < 1 << 16:
+            return address
+    raise RefusedError(
+        f"{address[:80]!r} is not an address: write HOST:PORT, [IPV6]:PORT or unix:/absolute/path",
+        address=address,
+    )
+
+
+def _address(address: str) -> str:
+    try:
+        return check_address(address)
+    except RefusedError as error:
+        raise ValueError(error.message) from error
+
+
+def _name(name: str) -> str:
+    try:
+        return check_name(name, "the")
+    except RefusedError as error:
+        raise ValueError(error.message) from error
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Name = Annotated[str, AfterValidator(_name)]
+SizeBytes = Annotated[int, Field(gt=0, le=VOLUME_SIZE_BYTES_MAX)]
+
+
+class Request(BaseModel):
+    """Base of all requests: strict, frozen, no unknown field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class CreateVolumeRequest(Request):
+    """A new thin volume that reads as zeros. The size must be a multiple of the pool's track size."""
+
+    name: Name
+    size_bytes: SizeBytes
+
+
+class ResizeVolumeRequest(Request):
+    """A new size for a volume. Shrinking cuts data off and must be allowed by `shrink`."""
+
+    size_bytes: SizeBytes
+    shrink: bool = False
+
+
+class Primary(Request):
+    """One primary controller: the name the session's pairs use for it, and its link address."""
+
+    name: Name
+    address: Address
+
+
+class Pair(Request):
+    """One pair: a volume at a primary, and the volume of this controller that mirrors it."""
+
+    primary: Name
+    primary_volume: Name
+    secondary_volume: Name
+
+
+class SessionRequest(Request):
+    """A new session, asked of the controller that holds the secondaries.
+
+    Attributes:
+        group_interval_ms: how often a consistency group is formed.
+        group_bytes_max: a group is formed early when this much was received.
+        compression: of payloads on the links.
+        overflow_policy: what the primaries do when a side file nears its limit: "pace" delays
+            acknowledgements up to `pace_delay_ms_max`, then suspends; "suspend" never delays.
+    """
+
+    name: Name
+    primaries: Annotated[list[Primary], Field(min_length=1, max_length=PRIMARIES_PER_SESSION_MAX)]
+    pairs: Annotated[list[Pair], Field(min_length=1, max_length=PAIRS_PER_REQUEST_MAX)]
+    group_interval_ms: Annotated[float, Field(ge=1, le=60_000)] = GROUP_INTERVAL_MS_DEFAULT
+    group_bytes_max: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = GROUP_BYTES_MAX_DEFAULT
+    compression: Literal["off", "lz4", "zstd"] = "off"
+    overflow_policy: Literal["pace", "suspend"] = "pace"
+    pace_delay_ms_max: Annotated[float, Field(ge=0, le=PACE_DELAY_MS_LIMIT)] = PACE_DELAY_MS_MAX_DEFAULT
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> SessionRequest:
+        _refuse_repeats([primary.name for primary in self.primaries], "primary")
+        _refuse_pair_repeats(self.pairs)
+        known = {primary.name for primary in self.primaries}
+        for pair in self.pairs:
+            if pair.primary not in known:
+                raise ValueError(
+                    f"pair {pair.primary}:{pair.primary_volume} names a primary that is not given: "
+                    f"add it to primaries, or use one of {', '.join(sorted(known))}"
+                )
+        unused = known - {pair.primary for pair in self.pairs}
+        if unused:
+            raise ValueError(f"primary {min(unused)} has no pair: add one, or leave the primary out")
+        return self
+
+
+class AddPairsRequest(Request):
+    """Pairs for a running session. `primaries` names only controllers the session does not know yet."""
+
+    primaries: Annotated[list[Primary], Field(max_length=PRIMARIES_PER_SESSION_MAX)] = []
+    pairs: Annotated[list[Pair], Field(min_length=1, max_length=PAIRS_PER_REQUEST_MAX)]
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> AddPairsRequest:
+        _refuse_repeats([primary.name for primary in self.primaries], "primary")
+        _refuse_pair_repeats(self.pairs)
+        return self
+
+
+class RemovePairsRequest(Request):
+    """Pairs to take out of a session, by the names of their secondary volumes.
+
+    The volumes and their data stay.
+    """
+
+    secondary_volumes: Annotated[list[Name], Field(min_length=1, max_length=PAIRS_PER_REQUEST_MAX)]
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> RemovePairsRequest:
+        _refuse_repeats(self.secondary_volumes, "secondary volume")
+        return self
+
+
+class SuspendRequest(Request):
+    """Stop copying, mark changes at the primaries.
+
+    The reason is shown in every status until the session resumes.
+    """
+
+    reason: Annotated[str, Field(max_length=REASON_LENGTH_MAX)] = "by command"
+
+
+class RecoverRequest(Request):
+    """End the session and bring its secondaries into service.
+
+    Attributes:
+        drain: planned switchover: refuse writes at the primaries first and take everything over; needs
+            every link up.
+        incomplete: recover although the image is not complete (a pair never reached DUPLEX).
+    """
+
+    drain: bool = False
+    incomplete: bool = False
+
+
+def _refuse_pair_repeats(pairs: list[Pair]) -> None:
+    _refuse_repeats([pair.secondary_volume for pair in pairs], "secondary volume")
+    _refuse_repeats([f"{pair.primary}:{pair.primary_volume}" for pair in pairs], "primary volume")
+
+
+def _refuse_repeats(names: list[str], what: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{what} {name} is given twice: give it once")
+        seen.add(name)

@@ -1,0 +1,379 @@
+"""What a controller says about itself, as frozen values: the JSON of the API, the input of the tables and
+the metrics.
+
+Units and qualifiers stand last in every name. A figure that was not measured is None, never 0.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, computed_field
+
+from isochrone.model.states import PairState, SessionState
+from isochrone.report.times import TimePoint
+
+
+class Report(BaseModel):
+    """Base of all reports.
+
+    Frozen. Unknown fields are ignored, so an older client reads a newer controller.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+
+class PoolState(StrEnum):
+    """Whether the pool takes writes."""
+
+    SERVING = "SERVING"
+    FULL = "FULL"
+    """No free track: a write that needs one gets ENOSPC; all others go on."""
+    READ_ONLY = "READ_ONLY"
+    """A device error stopped all writes; see the reason."""
+
+
+class VolumeRole(StrEnum):
+    """What a volume is to the sessions of this controller."""
+
+    SIMPLEX = "SIMPLEX"
+    PRIMARY = "PRIMARY"
+    SECONDARY = "SECONDARY"
+
+
+class ExportState(StrEnum):
+    """Whether NBD clients can open a volume."""
+
+    EXPORTED = "EXPORTED"
+    WITHHELD = "WITHHELD"
+    """Not offered now; the reason says why (for example: secondary of a running session)."""
+
+
+class LinkState(StrEnum):
+    """State of the link between a mover and one primary controller.
+
+    ::
+
+        DOWN --dial--> CONNECTING --welcome--> UP
+          ^                |                    |
+          +--- error ------+------- error ------+
+        REFUSED: the primary answered, and said no; a person must act
+    """
+
+    DOWN = "DOWN"
+    CONNECTING = "CONNECTING"
+    UP = "UP"
+    REFUSED = "REFUSED"
+
+
+class ControllerReport(Report):
+    """The process.
+
+    Attributes:
+        host_time_ns: the present in host time.
+        wall_time: the same moment by the wall clock (ISO 8601, UTC).
+        memory_bytes: resident memory now.
+        memory_bytes_max: the bound that follows from the settings; None when not known.
+    """
+
+    name: str
+    id: str
+    version: str
+    pid: int
+    uptime_s: float
+    host_time_ns: int
+    wall_time: str
+    nbd_addresses: tuple[str, ...]
+    link_addresses: tuple[str, ...]
+    api_addresses: tuple[str, ...]
+    memory_bytes: int
+    memory_bytes_max: int | None = None
+
+
+class PoolReport(Report):
+    """The pool.
+
+    Attributes:
+        free_track_count: tracks that can be handed out now.
+        used_track_count: tracks that hold data, staged tracks included.
+        pending_free_track_count: freed, but not reusable until what freed them is durable.
+        staged_track_count: tracks of records received but not committed yet.
+        read_only_reason: why the pool stopped taking writes; None while it takes them.
+        log_used_bytes: pointer log written since the last checkpoint; `log_bytes_max` makes a checkpoint due.
+        checkpoint_age_s: since the last completed checkpoint; None when there was none.
+    """
+
+    uuid: str
+    path: str
+    track_size_bytes: int
+    track_count: int
+    free_track_count: int
+    used_track_count: int
+    pending_free_track_count: int
+    staged_track_count: int = 0
+    volume_count: int
+    read_only_reason: str | None
+    log_used_bytes: int
+    log_bytes_max: int
+    checkpoint_age_s: float | None
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
+    @property
+    def state(self) -> PoolState:
+        """Follows from the counts and the reason, so that it cannot contradict them."""
+        if self.read_only_reason is not None:
+            return PoolState.READ_ONLY
+        return PoolState.SERVING if self.free_track_count else PoolState.FULL
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def size_bytes(self) -> int:
+        """Space of all tracks."""
+        return self.track_count * self.track_size_bytes
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def free_bytes(self) -> int:
+        """Space of the free tracks."""
+        return self.free_track_count * self.track_size_bytes
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def used_bytes(self) -> int:
+        """Space of the used tracks."""
+        return self.used_track_count * self.track_size_bytes
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def pending_free_bytes(self) -> int:
+        """Space that becomes free with the next sync."""
+        return self.pending_free_track_count * self.track_size_bytes
+
+
+class VolumeReport(Report):
+    """One volume. Counters run since the controller started.
+
+    Attributes:
+        sessions: names of the sessions it belongs to, empty for SIMPLEX.
+        export_reason: why it is WITHHELD; None when EXPORTED.
+        connection_count: NBD connections that have it open now.
+    """
+
+    name: str
+    number: int
+    size_bytes: int
+    mapped_bytes: int
+    role: VolumeRole
+    sessions: tuple[str, ...] = ()
+    export_state: ExportState
+    export_reason: str | None = None
+    read_only: bool
+    connection_count: int
+    read_count: int
+    write_count: int
+    read_bytes: int
+    written_bytes: int
+
+
+class PairReport(Report):
+    """One pair as the session's mover sees it.
+
+    Attributes:
+        source: name of the primary controller within the session.
+        size_bytes: None until the primary has told it.
+        tracks_to_copy: tracks the present copy began with; None until the primary has told it.
+        tracks_remaining: tracks whose image is still to be read; None until the primary has told it.
+        estimate_s: time until the copy is complete at the present rate; None when idle, unknown or complete.
+        reason: why the pair is SUSPENDED, or cannot start; None otherwise.
+    """
+
+    source: str
+    primary_volume: str
+    secondary_volume: str
+    state: PairState
+    size_bytes: int | None
+    tracks_to_copy: int | None
+    tracks_remaining: int | None
+    estimate_s: float | None = None
+    reason: str | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def copied_percent(self) -> float | None:
+        """0 to 100, and 100 only when no track remains; None while the amount is unknown."""
+        if self.state is PairState.DUPLEX:
+            return 100.0
+        if self.tracks_to_copy is None or self.tracks_remaining is None:
+            return None
+        if self.tracks_remaining == 0:
+            return 100.0
+        total = max(self.tracks_to_copy, self.tracks_remaining)
+        return min(99.9, int(1000 * (total - self.tracks_remaining) / total) / 10)
+
+
+class SourceReport(Report):
+    """One primary controller of a session, as the mover sees it.
+
+    Attributes:
+        name: its name within the session.
+        controller_id: None until it was first reached.
+        since: when the link entered its state (ISO 8601, UTC); `state_age_s` is the same as an age.
+        last_error: of the newest failed attempt; kept after success, for the record; None when there was
+            none.
+        received: everything of this controller up to here has been received.
+        window_bytes: what the controller may still send.
+    """
+
+    name: str
+    address: str
+    controller_id: str | None
+    link_state: LinkState
+    since: str
+    state_age_s: float
+    last_error: str | None
+    received: TimePoint
+    window_bytes: int
+    received_record_count: int
+    received_bytes: int
+    reconnect_count: int = 0
+
+
+class SessionSettings(Report):
+    """The settings a session runs with; meanings as in the request that creates it."""
+
+    group_interval_ms: float
+    group_bytes_max: int
+    compression: Literal["off", "lz4", "zstd"]
+    overflow_policy: Literal["pace", "suspend"]
+    pace_delay_ms_max: float
+
+
+class SessionReport(Report):
+    """One session as its mover sees it (role "secondary").
+
+    Attributes:
+        blocked_on: what its times wait for now ("controller a: link down 3.2 s", "pool full"); None when
+            they move.
+        pending_command: a command that was accepted and is not complete ("recover: draining"); None
+            otherwise.
+        image_complete: recovery would give a complete image of every pair: all are DUPLEX or were when
+            suspended.
+        image_incomplete_reason: why not; None when complete.
+        form: F: everything up to it has been received from every controller.
+        journal: J: everything up to it is durable here.
+        consistency: C: the committed image is exactly the writes up to it. Its lag is the data a disaster
+            would cost.
+        recovered: once ENDED by recovery: the time the volumes stand at. None before.
+        staged_track_count: tracks received and not yet committed.
+        record_count, byte_count: received since the controller started.
+        records_per_s, bytes_per_s: over the last seconds.
+        suspended_reason, suspended_since: set while SUSPENDED.
+    """
+
+    name: str
+    id: str
+    epoch: int
+    role: Literal["secondary"] = "secondary"
+    state: SessionState
+    blocked_on: str | None
+    pending_command: str | None = None
+    suspended_reason: str | None = None
+    suspended_since: str | None = None
+    image_complete: bool
+    image_incomplete_reason: str | None
+    form: TimePoint
+    journal: TimePoint
+    consistency: TimePoint
+    recovered: TimePoint | None = None
+    settings: SessionSettings
+    staged_track_count: int
+    staged_bytes: int
+    group_count: int = 0
+    record_count: int
+    byte_count: int
+    records_per_s: float
+    bytes_per_s: float
+    sources: tuple[SourceReport, ...]
+    pairs: tuple[PairReport, ...]
+
+
+class PacingReport(Report):
+    """What the application's writes feel because of one session.
+
+    Attributes:
+        delay_ms: how long each acknowledgement is held now; 0 when none is.
+        delay_ms_max: the longest the operator allows.
+        held_write_count: writes whose acknowledgement waits at this moment.
+        paced_write_count: acknowledgements that were ever delayed, since the controller started.
+        paced_s: sum of those delays.
+    """
+
+    policy: Literal["pace", "suspend"]
+    delay_ms: float
+    delay_ms_max: float
+    held_write_count: int
+    paced_write_count: int
+    paced_s: float
+
+
+class CapturedVolume(Report):
+    """One primary volume of a session at its controller.
+
+    Attributes:
+        marked_track_count: tracks that may differ at the secondary.
+        tracks_remaining: tracks whose image is still to be read and sent.
+    """
+
+    name: str
+    number: int
+    marked_track_count: int
+    tracks_remaining: int
+
+
+class CaptureReport(Report):
+    """One session as a primary controller of it sees it (role "primary").
+
+    Attributes:
+        state: ACTIVE, SUSPENDED (changes are marked, nothing is sent) or ENDED (fenced by a recovery).
+        mover_id, mover_name: who owns the session; name None until it was heard since the start.
+        link_since: when the link entered its state (ISO 8601, UTC).
+        side_file_bytes: captured and not yet hardened remotely.
+        unsent_bytes: captured and not yet sent.
+        hardened: J as last acknowledged. consistency: C as last heard.
+        quiesced: application writes are refused for a planned switchover.
+        suspended_since: ISO 8601, UTC; set with `suspended_reason`.
+    """
+
+    name: str
+    id: str
+    epoch: int
+    role: Literal["primary"] = "primary"
+    state: SessionState
+    mover_id: str
+    mover_name: str | None
+    link_state: LinkState
+    link_since: str
+    side_file_bytes: int
+    side_file_bytes_max: int
+    unsent_bytes: int
+    hardened: TimePoint
+    consistency: TimePoint
+    volumes: tuple[CapturedVolume, ...]
+    pacing: PacingReport
+    quiesced: bool = False
+    suspended_reason: str | None = None
+    suspended_since: str | None = None
+
+
+class StatusReport(Report):
+    """All of one controller.
+
+    Itself, its pool and volumes, sessions it moves (secondary), sessions it feeds (primary).
+    """
+
+    controller: ControllerReport
+    pool: PoolReport
+    volumes: tuple[VolumeReport, ...]
+    sessions: tuple[SessionReport, ...]
+    captures: tuple[CaptureReport, ...]
