@@ -3,14 +3,15 @@
 Two implementations keep one contract (tests/contract/test_disk_contract.py): `os_disk.OsDisk`, a real folder,
 and `isochrone.testing.sim_disk.SimDisk`, which forgets what a crash may forget. A write is one of
 
-- **completed** (the call returned): every later read sees it, and it survives the death of the process. A process
-  killed inside a write may leave a prefix of it;
+- **completed** (the call returned): every later read sees it, and it survives the death of the process. A
+  process killed inside a write may leave a prefix of it;
 - **durable** (`File.datasync` returned after it; for names `Disk.sync`): it survives power loss;
-- **neither**: after power loss each 512-byte sector of a file holds its last durable content or any content it was
-  given since, independently of all other sectors. One thing only is promised: a sector is never a mixture.
+- **neither**: after power loss each 512-byte sector of a file holds its last durable content or any content
+  it was given since, independently of all other sectors. One thing only is promised: a sector is never a
+  mixture.
 
-After `datasync` has failed, nothing is known of what was written since the last one that succeeded: Linux marks
-the pages clean, so a second call succeeds without having stored them. The caller must not try again.
+After `datasync` has failed, nothing is known of what was written since the last one that succeeded: Linux
+marks the pages clean, so a second call succeeds without having stored them. The caller must not try again.
 
 Buffers are C-contiguous and counted in bytes (a memoryview has format "B"). Offsets and lengths are in bytes.
 """
@@ -30,11 +31,15 @@ SECTOR_SIZE_BYTES: Final = 512
 """Largest piece of a file whose content is never a mixture of two writes after power loss."""
 
 
+LOCK_NAME: Final = "lock"
+"""Name in a folder that belongs to its lock."""
+
+
 class File(Protocol):
     """An open file or block device of fixed position-addressed bytes.
 
-    Every method but `close` raises OSError when the device or file system reports an error. `datasync` may run
-    in another thread while the owner goes on reading and writing; all else belongs to one thread.
+    Every method but `close` raises OSError when the device or file system reports an error. `datasync` may
+    run in another thread while the owner goes on reading and writing; all else belongs to one thread.
     """
 
     def pread(self, length: int, offset: int) -> bytes:
@@ -54,7 +59,7 @@ class File(Protocol):
         ...
 
     def pwrite(self, data: Buffer, offset: int) -> None:
-        """Write all of `data` at `offset`. A file that ends before is extended; what was never written is zero.
+        """Write all of `data` at `offset`. A file that ends before it grows; gaps read as zeros.
 
         After an OSError (ENOSPC, EIO) a prefix of `data` may have been written.
         """
@@ -70,7 +75,8 @@ class File(Protocol):
         The file's name is not included: see `Disk.sync`.
 
         Raises:
-            OSError: what was written since the last successful call is in an unknown state; not to be repeated.
+            OSError: what was written since the last successful call is in an unknown state; never
+                call again.
         """
         ...
 
@@ -96,9 +102,9 @@ class File(Protocol):
     def map_shared(self) -> memoryview:
         """Return the whole file as writable shared memory, shape (size_bytes,), format "B".
 
-        A store into it is completed at once: reads see it and it survives the death of the process. It becomes
-        durable by `datasync`, or earlier in any order. The file must not be empty, nor resized while mapped. The
-        view belongs to this handle: it is not to be used after `close`.
+        A store into it is completed at once: reads see it and it survives the death of the process. It
+        becomes durable by `datasync`, or earlier in any order. The file must not be empty, nor resized while
+        mapped. The view belongs to this handle: it is not to be used after `close`.
         """
         ...
 
@@ -112,7 +118,7 @@ class Disk(Protocol):
 
     @property
     def boot_id(self) -> str:
-        """Changes whenever completed but not durable writes may have been lost: the machine was started again."""
+        """Changes whenever completed but not durable writes may have been lost: the machine was restarted."""
         ...
 
     def open(self, name: str, *, create: bool = False) -> File:
@@ -130,7 +136,7 @@ class Disk(Protocol):
         ...
 
     def names(self) -> list[str]:
-        """Return the names of the folder's files, sorted; without the lock and files opened by absolute path."""
+        """Return the names of the folder's files, sorted; without the lock and absolute paths."""
         ...
 
     def rename(self, old: str, new: str) -> None:

@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from isochrone.model.errors import BusyError, DamagedError, NotFoundError, RefusedError
-from isochrone.store.disk import Buffer, WritableBuffer
-
-LOCK_NAME: Final = "lock"
-"""The file that carries the lock of a folder and, as text, the process id of its holder."""
+from isochrone.store.disk import LOCK_NAME, Buffer, WritableBuffer
 
 VECTOR_COUNT_MAX: Final = os.sysconf("SC_IOV_MAX")
 """Most buffers that one preadv or pwritev call takes."""
@@ -49,12 +46,11 @@ class OsFile:
         while left:
             count = os.preadv(self._fd, left[:VECTOR_COUNT_MAX], offset)
             if count == 0:
-                raise DamagedError(
-                    f"{self._path} ends at byte {self.size_bytes()}, but {sum(map(len, left))} bytes at offset "
-                    f"{offset} are needed: the file was cut; restore it or recover from the other site",
-                    path=self._path,
-                    offset=offset,
+                text = (
+                    f"{self._path} ends at byte {self.size_bytes()}, but {sum(map(len, left))} bytes at "
+                    f"{offset} are needed: the file was cut; restore it or recover from the other site"
                 )
+                raise DamagedError(text, path=self._path, offset=offset)
             offset += count
             left = _advance(left, count)
 
@@ -180,7 +176,7 @@ class OsDisk:
         os.fsync(self._folder_fd)
 
     def lock(self) -> None:
-        """Take the folder by flock on its lock file (see Disk)."""
+        """Take the folder by flock on a file that holds, as text, our process id (see Disk)."""
         fd = os.open(LOCK_NAME, _FLAGS | os.O_CREAT, 0o600, dir_fd=self._folder_fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
