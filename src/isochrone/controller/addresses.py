@@ -1,4 +1,4 @@
-"""Where a controller listens or dials: `unix:/run/nbd.sock`, `tcp:127.0.0.1:10809`, `tcp:[::1]:10809`."""
+"""Where a controller listens: `unix:/run/nbd.sock`, `127.0.0.1:10809`, `[::1]:10809`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from isochrone.model.errors import RefusedError
 UNIX_PATH_BYTES_MAX: Final = 107
 """Linux: `sun_path` holds 108 bytes with its closing zero (unix(7))."""
 
-_TCP: Final = re.compile(r"tcp:(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^:\[\]/\s]+)):(?P<port>\d{1,5})")
+_TCP: Final = re.compile(
+    r"(?:tcp:)?(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^:\[\]/\s]+)):(?P<port>\d{1,5})"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class TcpAddress:
     port: int
 
     def __str__(self) -> str:
-        return f"tcp:[{self.host}]:{self.port}" if ":" in self.host else f"tcp:{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
@@ -50,7 +52,7 @@ Address = UnixAddress | TcpAddress
 
 
 def parse_address(text: str) -> Address:
-    """Return the address that `text` means. Raises RefusedError naming the accepted forms."""
+    """Return the address that `text` means (`tcp:` before a host is allowed). RefusedError names the forms."""
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path.startswith("/"):
@@ -66,6 +68,6 @@ def parse_address(text: str) -> Address:
     match = _TCP.fullmatch(text)
     if match is None or int(match["port"]) > 65535:
         raise RefusedError(
-            f"{text!r} is not an address; write unix:/path or tcp:host:port, as in tcp:127.0.0.1:10809"
+            f"{text!r} is not an address; write unix:/path or HOST:PORT, as in 127.0.0.1:10809"
         )
     return TcpAddress(match["six"] or match["host"], int(match["port"]))

@@ -137,7 +137,7 @@ def start_wait_ns(mark: StampMark | None, host_time: HostTime, now_ns: int, *, p
     if wait_ns > START_WAIT_NS_MAX:
         raise ConflictError(
             f"host time is {format_time(now_ns)}, but this pool has stamped writes up to "
-            f"{format_time(mark.through_ns)}: the clock was set back. Set the host's clock, stop all controllers "
+            f"{format_time(mark.through_ns)}: the clock was set back. Set the clock, stop all controllers "
             f"of this host, remove {path}, and start them again",
             now_ns=now_ns,
             through_ns=mark.through_ns,

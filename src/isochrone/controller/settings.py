@@ -50,7 +50,7 @@ RECEIVE_BUDGET_MIN_BYTES: Final = 34 * MIB
 """One request of the largest length must fit with its headers."""
 POOL_SIZE_MIN_BYTES: Final = MIB
 
-_LISTEN: Final = '"unix:/path" or "tcp:host:port", or a list of them'
+_LISTEN: Final = '"unix:/path" or "HOST:PORT", or a list of them'
 _CONNECTIONS: Final = f"a number from 1 to {CONNECTIONS_MAX}"
 _FOLDER: Final = "folder of the settings file"
 """Key of the validation context."""

@@ -1,0 +1,177 @@
+"""Makes the pool durable without holding up the event loop: one sync at a time, joined by all who wait.
+
+A sync makes durable what was written before it *began*. So a caller that arrives while one is running must
+not be answered by it: it waits for the next, together with everybody who arrives meanwhile. However many
+clients flush, at most one sync runs and one is wanted.
+
+The pool decides what is to be done, as a generator of blocking calls in order; this module only runs each of
+them in a thread. A call that fails is thrown into the generator: the pool turns read-only, every waiter gets
+the error, and it is logged once, here. After that, flushes fail at once: nothing is tried again as if it had
+not happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Protocol
+
+import structlog
+
+from isochrone.model.errors import PoolReadOnlyError
+
+BACKGROUND_SYNC_INTERVAL_S: Final = 1.0
+"""Changes nobody waits for become durable, and freed tracks reusable, within about this time."""
+
+Steps = Generator[Callable[[], None], None, None]
+"""Blocking calls, to be made one after the other."""
+
+_log = structlog.get_logger(__name__)
+
+
+class SyncedPool(Protocol):
+    """What this module needs of store.Pool."""
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """The pointer log is long enough."""
+
+    @property
+    def read_only_reason(self) -> str | None:
+        """Why the pool takes no more writes."""
+
+    def sync(self) -> Steps:
+        """Make durable what was written so far."""
+
+    def checkpoint(self) -> Steps:
+        """Write a checkpoint and begin a new pointer log."""
+
+
+class Syncer:
+    """Runs syncs and checkpoints of one pool. Belongs to one event loop.
+
+    Args:
+        pool: the pool.
+        is_dirty: whether the background sync has anything to do.
+        on_fatal: called with an error that is not the device's: a bug, the process must stop.
+    """
+
+    def __init__(
+        self, pool: SyncedPool, *, is_dirty: Callable[[], bool], on_fatal: Callable[[BaseException], None]
+    ) -> None:
+        self._pool = pool
+        self._is_dirty = is_dirty
+        self._on_fatal = on_fatal
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sync")
+        self._wanted: asyncio.Future[None] | None = None
+        self._driver: asyncio.Task[None] | None = None
+        self._background: asyncio.Task[None] | None = None
+        self._failure_logged = False
+        self.sync_count = 0
+        """Syncs begun."""
+
+    def start_background(self) -> None:
+        """Begin to sync now and then what nobody waits for."""
+        self._background = asyncio.create_task(self._sync_now_and_then(), name="background sync")
+
+    async def flush(self) -> None:
+        """Return when everything written to the pool before the call is durable.
+
+        Raises:
+            PoolReadOnlyError: the device failed, now or earlier.
+        """
+        if self._wanted is None:
+            self._wanted = asyncio.get_running_loop().create_future()
+            self._wanted.add_done_callback(_retrieve)
+            if self._driver is None:
+                self._driver = asyncio.create_task(self._drive(), name="sync")
+        await asyncio.shield(self._wanted)
+
+    async def stop(self) -> None:
+        """Wait for the sync that runs or is wanted; none is begun in the background any more."""
+        if self._background is not None:
+            self._background.cancel()
+            await asyncio.gather(self._background, return_exceptions=True)
+        if self._driver is not None:
+            await self._driver
+        self._thread.shutdown(wait=False)
+
+    async def run_steps(self, steps: Steps) -> None:
+        """Make the calls of `steps` in the thread. For the owner alone, when no sync is running."""
+        loop = asyncio.get_running_loop()
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    await loop.run_in_executor(self._thread, call)
+                except OSError as error:
+                    call = steps.throw(error)
+                else:
+                    call = next(steps)
+        except StopIteration:
+            return
+
+    async def _drive(self) -> None:
+        """Run syncs until none is wanted; a checkpoint comes after the answer to those who waited."""
+        try:
+            while self._wanted is not None:
+                waiting, self._wanted = self._wanted, None
+                try:
+                    await self._sync_for(waiting)
+                except Exception as error:
+                    self._on_fatal(error)
+                    if not waiting.done():
+                        waiting.set_exception(error)
+        finally:
+            self._driver = None
+
+    async def _sync_for(self, waiting: asyncio.Future[None]) -> None:
+        self.sync_count += 1
+        failure = await self._run_or_fail(self._pool.sync())
+        if failure is not None:
+            waiting.set_exception(failure)
+            return
+        waiting.set_result(None)
+        if self._pool.checkpoint_due:
+            await self._run_or_fail(self._pool.checkpoint())
+
+    async def _run_or_fail(self, steps: Steps) -> PoolReadOnlyError | None:
+        """Run `steps`; return what the waiters are to be told when the device failed."""
+        try:
+            await self.run_steps(steps)
+        except (OSError, PoolReadOnlyError) as error:
+            self._log_failure(error)
+            return _read_only(self._pool, error)
+        return None
+
+    async def _sync_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(BACKGROUND_SYNC_INTERVAL_S)
+            if self._pool.read_only_reason is None and self._is_dirty():
+                try:
+                    await self.flush()
+                except PoolReadOnlyError:
+                    return  # logged by the driver; there is nothing left to make durable
+
+    def _log_failure(self, error: BaseException) -> None:
+        if not self._failure_logged:
+            self._failure_logged = True
+            _log.error(
+                "pool turned read-only",
+                reason=self._pool.read_only_reason or str(error),
+                cure="repair the device, then restart the controller",
+            )
+
+
+def _read_only(pool: SyncedPool, error: BaseException) -> PoolReadOnlyError:
+    if isinstance(error, PoolReadOnlyError):
+        return error
+    reason = pool.read_only_reason or f"the device failed: {error}"
+    return PoolReadOnlyError(f"{reason}; repair the device, then restart the controller")
+
+
+def _retrieve(future: asyncio.Future[None]) -> None:
+    """Mark the outcome as seen: the caller may have gone, and the driver has logged it."""
+    if not future.cancelled():
+        future.exception()
