@@ -38,7 +38,7 @@ format: $(READY) ## rewrite the sources in the one format
 	$(BIN)/ruff format
 
 bench: $(READY) programs ## measure beside nbdkit and qemu-nbd (10 minutes); ARGS="--help" for parts of it
-	$(BIN)/python -m bench $(ARGS)
+	$(BIN)/python -m bench.run $(ARGS)
 
 sim: $(READY) ## run the simulator from SEED=n, over SEEDS=m seeds
 	$(BIN)/python -m isochrone.testing.run --seed $(SEED) --seeds $(SEEDS) $(ARGS)

@@ -1,0 +1,185 @@
+"""From samples to medians, ratios, targets, a table and a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich import box
+from rich.table import Table
+
+from bench.jobs import Sample
+
+BASELINE: Final = "nbdkit"
+RIVAL: Final = "qemu-nbd"
+REPLICATED: Final = "isochrone session"
+LAG_MS_P50_MAX: Final = 50.0
+LAG_MS_P99_MAX: Final = 250.0
+
+Samples = Mapping[tuple[str, str], Sequence[Sample]]
+"""(job name, server name) -> its runs."""
+Medians = Mapping[tuple[str, str], Sample]
+"""(job name, server name) -> the median of each figure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far the second site's image stood behind while writes came in at half of the highest rate.
+
+    Attributes:
+        rate_iops: the rate that was held.
+        sample_count: times the lag was looked at.
+        memory_bytes_max: the most anonymous memory each controller had meanwhile, by name.
+        memory_bytes_bound: the bound that each controller derives from its settings, by name; None: no bound.
+    """
+
+    rate_iops: int
+    lag_ms_p50: float
+    lag_ms_p99: float
+    sample_count: int
+    memory_bytes_max: dict[str, int]
+    memory_bytes_bound: dict[str, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A promise about speed, and what came of it."""
+
+    what: str
+    wanted: str
+    measured: str
+    met: bool
+
+
+def medians(samples: Samples) -> dict[tuple[str, str], Sample]:
+    """Return the median of each figure by itself over the runs of each job on each server."""
+    return {
+        key: Sample(
+            *(
+                statistics.median(getattr(run, field.name) for run in runs)
+                for field in dataclasses.fields(Sample)
+            )
+        )
+        for key, runs in samples.items()
+    }
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the smallest value that at least `percent` of the values do not exceed."""
+    if not values:
+        raise ValueError("no values: nothing was measured")
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * percent // 100).__int__() - 1)]
+
+
+def targets(found: Medians, lag: Lag | None) -> list[Target]:
+    """Return every target whose figures were measured."""
+    judged = []
+    for job, factor_min in (("4k randwrite d32", 0.6), ("1m write d8", 0.5), ("4k randread d32", 0.7)):
+        ours, theirs = found.get((job, REPLICATED)), found.get((job, BASELINE))
+        if ours and theirs:
+            factor = ours.iops / theirs.iops
+            judged.append(
+                Target(
+                    f"{job}, session on",
+                    f">= {factor_min} x {BASELINE}",
+                    f"{factor:.2f}",
+                    factor >= factor_min,
+                )
+            )
+    ours, theirs = found.get(("4k randwrite d32", REPLICATED)), found.get(("4k randwrite d32", RIVAL))
+    if ours and theirs:
+        factor = ours.iops / theirs.iops
+        judged.append(Target("4k randwrite d32, session on", f"> {RIVAL}", f"{factor:.2f}", factor > 1))
+    ours, theirs = found.get(("4k randwrite d1", REPLICATED)), found.get(("4k randwrite d1", BASELINE))
+    if ours and theirs:
+        factor = ours.latency_us_p50 / theirs.latency_us_p50
+        judged.append(
+            Target("4k randwrite d1 p50, session on", f"<= 1.3 x {BASELINE}", f"{factor:.2f}", factor <= 1.3)
+        )
+    return judged + (_lag_targets(lag) if lag else [])
+
+
+def _lag_targets(lag: Lag) -> list[Target]:
+    judged = [
+        Target(
+            "lag p50", f"< {LAG_MS_P50_MAX:g} ms", f"{lag.lag_ms_p50:.1f} ms", lag.lag_ms_p50 < LAG_MS_P50_MAX
+        ),
+        Target(
+            "lag p99", f"< {LAG_MS_P99_MAX:g} ms", f"{lag.lag_ms_p99:.1f} ms", lag.lag_ms_p99 < LAG_MS_P99_MAX
+        ),
+    ]
+    for name, used in lag.memory_bytes_max.items():
+        bound = lag.memory_bytes_bound[name]
+        if bound is not None:
+            measured = f"{used / 2**20:.0f} MiB"
+            judged.append(Target(f"memory of {name}", f"<= {bound / 2**20:.0f} MiB", measured, used <= bound))
+    return judged
+
+
+def table(found: Medians) -> Table:
+    """Return all medians, a row for each job and server, with the ratio of operations to the baseline."""
+    shown = Table(title="median of each figure", box=box.SIMPLE, pad_edge=False)
+    shown.add_column("job", no_wrap=True)
+    shown.add_column("server", no_wrap=True)
+    for heading in ("IOPS", "MB/s", "p50 us", "p99 us", "CPU s/M ops", f"x {BASELINE}"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    previous = None
+    for (job, server), sample in found.items():
+        baseline = found.get((job, BASELINE))
+        shown.add_row(
+            job if job != previous else "",
+            server,
+            f"{sample.iops:,.0f}",
+            f"{sample.bytes_per_s / 1e6:,.0f}",
+            f"{sample.latency_us_p50:,.0f}",
+            f"{sample.latency_us_p99:,.0f}",
+            f"{sample.cpu_s_per_million:.1f}",
+            f"{sample.iops / baseline.iops:.2f}" if baseline else "",
+        )
+        previous = job
+    return shown
+
+
+def target_table(judged: Sequence[Target]) -> Table:
+    """Return the targets with met or missed."""
+    shown = Table(title="targets", box=box.SIMPLE, pad_edge=False)
+    for heading in ("target", "wanted", "measured", ""):
+        shown.add_column(heading, no_wrap=True)
+    for target in judged:
+        shown.add_row(target.what, target.wanted, target.measured, "met" if target.met else "MISSED")
+    return shown
+
+
+def write_json(
+    path: Path,
+    *,
+    machine: Mapping[str, object],
+    samples: Samples,
+    found: Medians,
+    lag: Lag | None,
+    judged: Sequence[Target],
+) -> None:
+    """Write everything that was measured, every run included."""
+    document = {
+        "machine": dict(machine),
+        "jobs": [
+            {
+                "job": job,
+                "server": server,
+                "median": dataclasses.asdict(sample),
+                "runs": [dataclasses.asdict(run) for run in samples[job, server]],
+            }
+            for (job, server), sample in found.items()
+        ],
+        "lag": dataclasses.asdict(lag) if lag else None,
+        "targets": [dataclasses.asdict(target) for target in judged],
+    }
+    scratch = path.with_suffix(".json.tmp")
+    scratch.write_text(json.dumps(document, indent=1) + "\n")
+    scratch.rename(path)

@@ -1,0 +1,191 @@
+"""`python -m bench.run`: measure, print, write bench/latest.json.
+
+The runs of one job go around the servers in turn (A B C, A B C, A B C), because a shared machine drifts: what
+slows one server then slows its neighbours too, and the ratios stay true.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from bench import servers
+from bench.jobs import JOBS, Job, Sample, fill
+from bench.measure import measure, measure_lag
+from bench.results import REPLICATED, Lag, medians, table, target_table, targets, write_json
+from bench.servers import Server
+from isochrone import __version__
+from isochrone.model.sizes import parse_size
+
+LATEST: Final = Path(__file__).parent / "latest.json"
+ALONE: Final = "isochrone"
+TWO_PRIMARIES: Final = "isochrone session x2"
+SERVER_NAMES: Final = ("nbdkit", "qemu-nbd", ALONE, REPLICATED, TWO_PRIMARIES)
+WRITE_JOB: Final = "4k randwrite d32"
+LAG_RUNTIME_FACTOR: Final = 3
+"""The lag is watched for this many times as long as a job runs."""
+
+Samples = dict[tuple[str, str], list[Sample]]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the command line asks for."""
+
+    jobs: tuple[Job, ...]
+    server_names: tuple[str, ...]
+    repeats: int
+    runtime_s: float
+    volume_size_bytes: int
+    backing: Path
+    output: Path | None
+
+    def takes_part(self, job: Job, server_name: str) -> bool:
+        """Jobs over several volumes have their own replicated server, with two primaries."""
+        return server_name != (REPLICATED if job.volume_count > 1 else TWO_PRIMARIES)
+
+
+def main() -> None:
+    """Run the benchmark as the command line says."""
+    plan = _parse_arguments()
+    console = Console(width=max(110, Console().width))
+    samples: Samples = {}
+    with tempfile.TemporaryDirectory(prefix="iso-bench-", dir=plan.backing) as name:
+        folder = Path(name)
+        with _servers(plan, folder, console) as running:
+            for number in range(plan.repeats):
+                _round(plan, running, samples, folder, console, number)
+            lag = _lag(plan, running, samples, folder, console)
+    found = medians(samples)
+    judged = targets(found, lag)
+    console.print(table(found))
+    if lag:
+        console.print(
+            f"lag at {lag.rate_iops:,} writes/s: p50 {lag.lag_ms_p50:.1f} ms, p99 {lag.lag_ms_p99:.1f} ms "
+            f"({lag.sample_count} samples)"
+        )
+    console.print(target_table(judged))
+    if plan.output:
+        write_json(plan.output, machine=_machine(plan), samples=samples, found=found, lag=lag, judged=judged)
+        console.print(f"written to {plan.output}")
+
+
+def _round(
+    plan: Plan, running: list[Server], samples: Samples, folder: Path, console: Console, number: int
+) -> None:
+    for job in plan.jobs:
+        for server in running:
+            if not plan.takes_part(job, server.name):
+                continue
+            sample = measure(
+                server, job, volume_size_bytes=plan.volume_size_bytes, runtime_s=plan.runtime_s, folder=folder
+            )
+            samples.setdefault((job.name, server.name), []).append(sample)
+            console.print(
+                f"{number + 1}/{plan.repeats} {job.name:22} {server.name:20} {sample.iops:10,.0f} IOPS"
+            )
+
+
+def _lag(plan: Plan, running: list[Server], samples: Samples, folder: Path, console: Console) -> Lag | None:
+    """Watch the lag at half of the highest write rate that the replicated server has just shown."""
+    shown = samples.get((WRITE_JOB, REPLICATED))
+    if not shown:
+        return None
+    server = next(server for server in running if server.name == REPLICATED)
+    job = next(job for job in plan.jobs if job.name == WRITE_JOB)
+    rate_iops = int(max(sample.iops for sample in shown) / 2)
+    console.print(f"lag at {rate_iops:,} writes/s ...")
+    return measure_lag(
+        server,
+        job,
+        rate_iops=rate_iops,
+        volume_size_bytes=plan.volume_size_bytes,
+        runtime_s=plan.runtime_s * LAG_RUNTIME_FACTOR,
+        folder=folder,
+    )
+
+
+@contextlib.contextmanager
+def _servers(plan: Plan, folder: Path, console: Console) -> Iterator[list[Server]]:
+    """All servers that are asked for, volumes filled, paused."""
+    size = plan.volume_size_bytes
+    makers = {
+        "nbdkit": lambda: servers.nbdkit(folder, volume_size_bytes=size),
+        "qemu-nbd": lambda: servers.qemu_nbd(folder, volume_size_bytes=size),
+        ALONE: lambda: servers.isochrone(
+            ALONE, folder, volume_count=4, primary_count=1, replicated=False, volume_size_bytes=size
+        ),
+        REPLICATED: lambda: servers.isochrone(
+            REPLICATED, folder, volume_count=1, primary_count=1, replicated=True, volume_size_bytes=size
+        ),
+        TWO_PRIMARIES: lambda: servers.isochrone(
+            TWO_PRIMARIES, folder, volume_count=4, primary_count=2, replicated=True, volume_size_bytes=size
+        ),
+    }
+    with contextlib.ExitStack() as stack:
+        running = []
+        for name in plan.server_names:
+            if not any(plan.takes_part(job, name) for job in plan.jobs):
+                continue
+            console.print(f"starting and filling {name}")
+            server = stack.enter_context(makers[name]())
+            with server.turn():
+                for uri in server.uris:
+                    fill(uri, volume_size_bytes=size, folder=folder)
+            running.append(server)
+        yield running
+
+
+def _machine(plan: Plan) -> dict[str, object]:
+    return {
+        "isochrone": __version__,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "cpu_count": os.cpu_count(),
+        "backing": str(plan.backing),
+        "volume_size_bytes": plan.volume_size_bytes,
+        "runtime_s": plan.runtime_s,
+        "repeats": plan.repeats,
+        **servers.describe_versions(),
+    }
+
+
+def _parse_arguments() -> Plan:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument(
+        "--job", action="append", choices=[job.name for job in JOBS], help="only this job; repeatable"
+    )
+    parser.add_argument(
+        "--server", action="append", choices=SERVER_NAMES, help="only this server; repeatable"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="runs of each job on each server (%(default)s)"
+    )
+    parser.add_argument("--runtime", type=float, default=4.0, help="seconds of each run (%(default)s)")
+    parser.add_argument("--size", default="256MiB", help="of each volume (%(default)s)")
+    parser.add_argument("--backing", type=Path, default=Path("/dev/shm"), help="a tmpfs (%(default)s)")
+    parser.add_argument("--output", type=Path, default=LATEST, help="result file (%(default)s)")
+    parser.add_argument("--dry", action="store_true", help="write no result file")
+    chosen = parser.parse_args()
+    return Plan(
+        jobs=tuple(job for job in JOBS if not chosen.job or job.name in chosen.job),
+        server_names=tuple(name for name in SERVER_NAMES if not chosen.server or name in chosen.server),
+        repeats=chosen.repeats,
+        runtime_s=chosen.runtime,
+        volume_size_bytes=parse_size(chosen.size),
+        backing=chosen.backing,
+        output=None if chosen.dry else chosen.output,
+    )
+
+
+if __name__ == "__main__":
+    main()
