@@ -16,7 +16,7 @@ from isochrone.model.names import check_name
 
 PRIMARIES_PER_SESSION_MAX: Final = 64
 PAIRS_PER_REQUEST_MAX: Final = 4096
-ADDRESS_LENGTH_MAX: Final = 512
+ADDRESS_LENGTH_MAX: Final = 256
 REASON_LENGTH_MAX: Final = 512
 VOLUME_SIZE_BYTES_MAX: Final = 1 << 48
 GROUP_INTERVAL_MS_DEFAULT: Final = 10.0
@@ -25,23 +25,23 @@ PACE_DELAY_MS_MAX_DEFAULT: Final = 100.0
 PACE_DELAY_MS_LIMIT: Final = 10_000.0
 """Longer delays make clients give up: Linux's nbd client and QEMU time out after tens of seconds."""
 
-_HOST_AND_PORT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
+_TCP: Final = re.compile(r"(?:tcp:)?(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
 
 
-def check_address(address: str) -> str:
-    """Return `address` if it is `HOST:PORT`, `[IPV6]:PORT` or `unix:/ABSOLUTE/PATH`.
+def check_address(text: str) -> str:
+    """Return where a mover can dial, in the one form `tcp:HOST:PORT` or `unix:/PATH`; `tcp:` may be left out.
 
-    Raise RefusedError otherwise.
+    Raises RefusedError naming the accepted forms.
     """
-    if len(address) <= ADDRESS_LENGTH_MAX:
-        if address.startswith("unix:/"):
-            return address
-        match = _HOST_AND_PORT.fullmatch(address)
-        if match is not None and 0 < int(match[1]) < 1 << 16:
-            return address
+    if len(text) <= ADDRESS_LENGTH_MAX:
+        if text.startswith("unix:/"):
+            return text
+        match = _TCP.fullmatch(text)
+        if match is not None and 0 < int(match[2]) < 1 << 16:
+            return f"tcp:{match[1]}:{match[2]}"
     raise RefusedError(
-        f"{address[:80]!r} is not an address: write HOST:PORT, [IPV6]:PORT or unix:/absolute/path",
-        address=address,
+        f"{text[:80]!r} is not an address: write tcp:HOST:PORT, tcp:[IPV6]:PORT or unix:/absolute/path",
+        address=text,
     )
 
 
@@ -170,6 +170,10 @@ class SuspendRequest(Request):
     """
 
     reason: Annotated[str, Field(max_length=REASON_LENGTH_MAX)] = "by command"
+
+
+class ResumeRequest(Request):
+    """Resynchronise a suspended session. There is nothing to choose yet."""
 
 
 class RecoverRequest(Request):

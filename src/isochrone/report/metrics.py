@@ -1,0 +1,268 @@
+"""A status as Prometheus metrics: a collector over one frozen report, with no registry of the process.
+
+Names are `isochrone_<noun>_<what>_<base unit>`, times in seconds, sizes in bytes. States are one series per
+state, 1 for the present one. A figure that was not measured has no series, so an alert on it must also test
+for absence: a lag that nobody measures is not a lag of zero. Times still run while a link is down, so
+`..._lag_seconds` grows then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from isochrone.model.states import PairState, SessionState
+from isochrone.report.models import (
+    CaptureReport,
+    ControllerReport,
+    LinkState,
+    PairReport,
+    PoolReport,
+    PoolState,
+    SessionReport,
+    SourceReport,
+    StatusReport,
+    VolumeReport,
+)
+from isochrone.report.times import TimePoint
+
+Sample = tuple[tuple[str, ...], float | None]
+"""Label values, and the value; None when it was not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric: how it is called, what it means, and where a status holds it."""
+
+    name: str
+    text: str
+    labels: tuple[str, ...]
+    samples: Callable[[StatusReport], Iterable[Sample]]
+
+    def metric(self, status: StatusReport) -> Metric:
+        """Return the family with its present samples; a name that ends with `_total` is a counter."""
+        family: CounterMetricFamily | GaugeMetricFamily
+        if self.name.endswith("_total"):
+            family = CounterMetricFamily(self.name.removesuffix("_total"), self.text, labels=self.labels)
+        else:
+            family = GaugeMetricFamily(self.name, self.text, labels=self.labels)
+        for labels, value in self.samples(status):
+            if value is not None:
+                family.add_metric(labels, value)
+        return family
+
+
+class StatusCollector(Collector):
+    """Collects the metrics of one status."""
+
+    def __init__(self, status: StatusReport) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family of FAMILIES, also those without a sample."""
+        return (family.metric(self._status) for family in FAMILIES)
+
+
+def exposition(status: StatusReport, accept: str = "") -> tuple[bytes, str]:
+    """Return the metrics and their content type, in the format that the `Accept` header prefers."""
+    registry = CollectorRegistry()
+    registry.register(StatusCollector(status))
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+def _controller(name: str, text: str, value: Callable[[ControllerReport], float | None]) -> Family:
+    return Family(f"isochrone_controller_{name}", text, (), lambda status: [((), value(status.controller))])
+
+
+def _pool(name: str, text: str, value: Callable[[PoolReport], float | None]) -> Family:
+    return Family(f"isochrone_pool_{name}", text, (), lambda status: [((), value(status.pool))])
+
+
+def _volume(name: str, text: str, value: Callable[[VolumeReport], float]) -> Family:
+    def samples(status: StatusReport) -> Iterator[Sample]:
+        return (((volume.name, volume.role.value), value(volume)) for volume in status.volumes)
+
+    return Family(f"isochrone_volume_{name}", text, ("volume", "role"), samples)
+
+
+def _session(name: str, text: str, value: Callable[[SessionReport], float | None]) -> Family:
+    def samples(status: StatusReport) -> Iterator[Sample]:
+        return (((session.name,), value(session)) for session in status.sessions)
+
+    return Family(f"isochrone_session_{name}", text, ("session",), samples)
+
+
+def _source(name: str, text: str, value: Callable[[SourceReport], float | None]) -> Family:
+    def samples(status: StatusReport) -> Iterator[Sample]:
+        for session in status.sessions:
+            for source in session.sources:
+                yield (session.name, source.name), value(source)
+
+    return Family(f"isochrone_source_{name}", text, ("session", "source"), samples)
+
+
+def _pair(name: str, text: str, value: Callable[[PairReport], float | None]) -> Family:
+    def samples(status: StatusReport) -> Iterator[Sample]:
+        for session in status.sessions:
+            for pair in session.pairs:
+                yield (session.name, pair.secondary_volume), value(pair)
+
+    return Family(f"isochrone_pair_{name}", text, ("session", "volume"), samples)
+
+
+def _capture(name: str, text: str, value: Callable[[CaptureReport], float | None]) -> Family:
+    def samples(status: StatusReport) -> Iterator[Sample]:
+        return (((capture.name,), value(capture)) for capture in status.captures)
+
+    return Family(f"isochrone_capture_{name}", text, ("session",), samples)
+
+
+def _states(
+    name: str,
+    text: str,
+    labels: tuple[str, ...],
+    states: type[StrEnum],
+    found: Callable[[StatusReport], Iterable[tuple[tuple[str, ...], StrEnum]]],
+) -> Family:
+    def samples(status: StatusReport) -> Iterator[Sample]:
+        for values, present in found(status):
+            for state in states:
+                yield (*values, state.value), float(state is present)
+
+    text = f"{text}: 1 for the present state, 0 for the others."
+    return Family(f"isochrone_{name}", text, (*labels, "state"), samples)
+
+
+def _lag_s(point: TimePoint) -> float | None:
+    return None if point.lag_ms is None else point.lag_ms / 1000
+
+
+FAMILIES: Final[tuple[Family, ...]] = (
+    Family(
+        "isochrone_build_info",
+        "Always 1; the labels say who answers.",
+        ("controller", "id", "version"),
+        lambda status: [
+            ((status.controller.name, status.controller.id, status.controller.version), 1.0),
+        ],
+    ),
+    _controller("uptime_seconds", "Time since the controller started.", lambda c: c.uptime_s),
+    _controller("memory_bytes", "Resident memory.", lambda c: c.memory_bytes),
+    _controller(
+        "memory_limit_bytes",
+        "Bound of the memory that follows from the settings.",
+        lambda c: c.memory_bytes_max,
+    ),
+    _states("pool_state", "State of the pool", (), PoolState, lambda status: [((), status.pool.state)]),
+    _pool("size_bytes", "Space of all tracks.", lambda p: p.size_bytes),
+    _pool("used_bytes", "Space of tracks that hold data, staged ones included.", lambda p: p.used_bytes),
+    _pool("free_bytes", "Space of tracks that can be handed out now.", lambda p: p.free_bytes),
+    _pool(
+        "pending_free_bytes", "Space that becomes free with the next sync.", lambda p: p.pending_free_bytes
+    ),
+    _pool("staged_bytes", "Space of staged tracks.", lambda p: p.staged_track_count * p.track_size_bytes),
+    _pool("log_bytes", "Pointer log since the last checkpoint.", lambda p: p.log_used_bytes),
+    _pool("log_limit_bytes", "Pointer log that makes a checkpoint due.", lambda p: p.log_bytes_max),
+    _pool(
+        "checkpoint_age_seconds", "Time since the last completed checkpoint.", lambda p: p.checkpoint_age_s
+    ),
+    _volume("size_bytes", "Size of the volume.", lambda v: v.size_bytes),
+    _volume("mapped_bytes", "Space of its mapped tracks.", lambda v: v.mapped_bytes),
+    _volume("connections", "NBD connections that have it open.", lambda v: v.connection_count),
+    _volume("reads_total", "NBD reads.", lambda v: v.read_count),
+    _volume("writes_total", "NBD writes.", lambda v: v.write_count),
+    _volume("read_bytes_total", "Bytes read over NBD.", lambda v: v.read_bytes),
+    _volume("written_bytes_total", "Bytes written over NBD.", lambda v: v.written_bytes),
+    _states(
+        "session_state",
+        "State of a session at its mover",
+        ("session",),
+        SessionState,
+        lambda status: (((session.name,), session.state) for session in status.sessions),
+    ),
+    _session("epoch", "Epoch of the session.", lambda s: s.epoch),
+    _session("form_lag_seconds", "Now minus F: everything up to F was received.", lambda s: _lag_s(s.form)),
+    _session(
+        "journal_lag_seconds", "Now minus J: everything up to J is durable.", lambda s: _lag_s(s.journal)
+    ),
+    _session(
+        "consistency_lag_seconds",
+        "Now minus C, the time of the committed image: what a disaster would cost.",
+        lambda s: _lag_s(s.consistency),
+    ),
+    _session(
+        "image_complete", "1 when recovery would give a complete image.", lambda s: float(s.image_complete)
+    ),
+    _session("blocked", "1 while its times cannot move.", lambda s: float(s.blocked_on is not None)),
+    _session("staged_bytes", "Received and not yet committed.", lambda s: s.staged_bytes),
+    _session("groups_total", "Consistency groups committed.", lambda s: s.group_count),
+    _session("records_total", "Records received.", lambda s: s.record_count),
+    _session("received_bytes_total", "Bytes of records received, uncompressed.", lambda s: s.byte_count),
+    _source(
+        "link_up",
+        "1 while the link to the primary controller is up.",
+        lambda s: float(s.link_state is LinkState.UP),
+    ),
+    _source("received_lag_seconds", "Now minus the time received through.", lambda s: _lag_s(s.received)),
+    _source("window_bytes", "What the primary controller may still send.", lambda s: s.window_bytes),
+    _source("records_total", "Records received from it.", lambda s: s.received_record_count),
+    _source("received_bytes_total", "Bytes received from it.", lambda s: s.received_bytes),
+    _source("reconnects_total", "Times the link was lost and found again.", lambda s: s.reconnect_count),
+    _states(
+        "pair_state",
+        "State of a pair, named by its secondary volume",
+        ("session", "volume"),
+        PairState,
+        lambda status: (
+            ((session.name, pair.secondary_volume), pair.state)
+            for session in status.sessions
+            for pair in session.pairs
+        ),
+    ),
+    _pair("tracks_remaining", "Tracks whose image is still to be read.", lambda p: p.tracks_remaining),
+    _pair(
+        "copied_ratio",
+        "Part of the copy that is done, 0 to 1.",
+        lambda p: None if p.copied_percent is None else p.copied_percent / 100,
+    ),
+    _states(
+        "capture_state",
+        "State of a session at its primary controller",
+        ("session",),
+        SessionState,
+        lambda status: (((capture.name,), capture.state) for capture in status.captures),
+    ),
+    _capture("link_up", "1 while the mover is connected.", lambda c: float(c.link_state is LinkState.UP)),
+    _capture("side_file_bytes", "Captured and not yet hardened remotely.", lambda c: c.side_file_bytes),
+    _capture("side_file_limit_bytes", "Bound of the side file.", lambda c: c.side_file_bytes_max),
+    _capture("unsent_bytes", "Captured and not yet sent.", lambda c: c.unsent_bytes),
+    _capture("hardened_lag_seconds", "Now minus J as last acknowledged.", lambda c: _lag_s(c.hardened)),
+    _capture("quiesced", "1 while application writes are refused.", lambda c: float(c.quiesced)),
+    _capture("pacing_delay_seconds", "How long each write is held now.", lambda c: c.pacing.delay_ms / 1000),
+    _capture(
+        "pacing_delay_limit_seconds",
+        "Longest delay the operator allows.",
+        lambda c: c.pacing.delay_ms_max / 1000,
+    ),
+    _capture("held_writes", "Writes whose acknowledgement waits now.", lambda c: c.pacing.held_write_count),
+    _capture("paced_writes_total", "Writes that were delayed.", lambda c: c.pacing.paced_write_count),
+    _capture("paced_seconds_total", "Sum of these delays.", lambda c: c.pacing.paced_s),
+    Family(
+        "isochrone_capture_marked_tracks",
+        "Tracks that may differ at the secondary.",
+        ("session", "volume"),
+        lambda status: (
+            ((capture.name, volume.name), volume.marked_track_count)
+            for capture in status.captures
+            for volume in capture.volumes
+        ),
+    ),
+)
+"""Every metric, in the order of the exposition."""
