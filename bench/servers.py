@@ -1,7 +1,7 @@
 """The servers that are measured, each on files of the same tmpfs, prepared alike.
 
-A server has its volumes spread over as many processes as its kind asks for. Between its turns it is paused, so
-that it costs the one being measured nothing.
+A server has its volumes spread over as many processes as its kind asks for. Between its turns it is paused,
+so that it costs the one being measured nothing.
 """
 
 from __future__ import annotations

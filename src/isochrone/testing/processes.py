@@ -1,7 +1,8 @@
 """Real controllers as child processes, with a settings file, a log and a signal each.
 
 What the demonstration, the scenario tests and the benchmark start. Sockets are unix sockets in the
-controller's folder, so nothing collides with another run; the folder's path must be short (unix(7): 107 bytes).
+controller's folder, so nothing collides with another run; the folder's path must be short (unix(7): 107
+bytes).
 """
 
 from __future__ import annotations
