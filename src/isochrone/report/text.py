@@ -319,6 +319,17 @@ def lag_text(point: TimePoint) -> str:
     return NONE if point.lag_ms is None else duration_text(point.lag_ms / 1000)
 
 
+def recover_question(session: SessionReport, *, drain: bool) -> str:
+    """What recovering `session` means now, as a question."""
+    if drain:
+        return f"Switch session {session.name} over to here? Writes at its primaries are refused from now on."
+    image = "complete" if session.image_complete else f"NOT complete ({session.image_incomplete_reason})"
+    return (
+        f"Recover session {session.name} here? Its primaries are refused from then on. The image is {image}; "
+        f"the writes of the last {lag_text(session.journal)} are not in it."
+    )
+
+
 def recovered_text(session: SessionReport) -> str:
     """What a finished recovery gives: the time the volumes stand at."""
     if session.recovered is None:

@@ -1,0 +1,50 @@
+"""`isochrone session`: the group of commands, each with its examples."""
+
+from __future__ import annotations
+
+import typer
+
+from isochrone.cli.options import examples
+from isochrone.cli.session_pairs import add, create, remove
+from isochrone.cli.session_state import delete_session, list_sessions, recover, resume, show_session, suspend
+
+app = typer.Typer(
+    help="Sessions: volume pairs kept consistent to one instant.", no_args_is_help=True, rich_markup_mode=None
+)
+app.command(
+    epilog=examples(
+        "isochrone session create bank --primary a=tcp:10.0.0.1:7481 --pair a:db",
+        "isochrone session create bank --primary a=tcp:10.0.0.1:7481 --primary b=tcp:10.0.0.2:7481 \\",
+        "    --pair a:db=db-copy --pair b:wal=wal-copy --compression zstd --wait",
+    )
+)(create)
+app.command("list", epilog=examples("isochrone session list", "isochrone session list --json"))(list_sessions)
+app.command(
+    "show",
+    epilog=examples(
+        "isochrone session show bank",
+        "isochrone session show bank --wait duplex --timeout 3600",
+        "isochrone session show bank --json",
+    ),
+)(show_session)
+app.command(
+    epilog=examples(
+        "isochrone session add bank --pair a:logs=logs-copy",
+        "isochrone session add bank --primary c=tcp:10.0.0.3:7481 --pair c:archive --wait",
+    )
+)(add)
+app.command(epilog=examples("isochrone session remove bank logs-copy archive"))(remove)
+app.command(epilog=examples('isochrone session suspend bank --reason "line maintenance until 6:00"'))(suspend)
+app.command(epilog=examples("isochrone session resume bank", "isochrone session show bank --wait duplex"))(
+    resume
+)
+app.command(
+    epilog=examples(
+        "isochrone session recover bank                 the primary site is lost",
+        "isochrone session recover bank --drain         planned switchover: nothing is lost",
+        "isochrone session recover bank --yes --json    from a script",
+    )
+)(recover)
+app.command(
+    "delete", epilog=examples("isochrone session delete bank", "isochrone session delete bank --yes")
+)(delete_session)

@@ -1,0 +1,160 @@
+"""`isochrone session create|add|remove`: which volumes of which controllers belong to a session."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from isochrone.cli.options import CONTROLLER_DEFAULT, Controller, Json, TimeoutS
+from isochrone.cli.session_output import Name, print_session
+from isochrone.model.errors import RefusedError
+from isochrone.model.sizes import parse_size
+
+Primaries = Annotated[
+    list[str],
+    typer.Option(
+        "--primary",
+        metavar="NAME=ADDRESS",
+        help="A primary controller and its link address: tcp:HOST:PORT or unix:/PATH. May be repeated.",
+        show_default=False,
+    ),
+]
+Pairs = Annotated[
+    list[str],
+    typer.Option(
+        "--pair",
+        metavar="PRIMARY:VOLUME[=SECONDARY]",
+        help="A volume at a primary, and the volume here that mirrors it (the same name unless given). "
+        "May be repeated.",
+        show_default=False,
+    ),
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until every pair is DUPLEX, drawing progress.")]
+
+
+def create(
+    name: Name,
+    primary: Primaries,
+    pair: Pairs,
+    group_interval_ms: Annotated[
+        float | None,
+        typer.Option("--group-interval-ms", help="How often a group is formed. Default 10."),
+    ] = None,
+    group_size_max: Annotated[
+        str | None, typer.Option("--group-size-max", help="Form a group early at this size. Default 32MiB.")
+    ] = None,
+    compression: Annotated[
+        str | None, typer.Option("--compression", help="On the links: off (default), lz4 or zstd.")
+    ] = None,
+    overflow: Annotated[
+        str | None,
+        typer.Option(
+            "--overflow",
+            help="When a side file nears its limit: pace (the default: delay writes up to "
+            "--pace-delay-ms-max, then suspend) or suspend (never delay).",
+        ),
+    ] = None,
+    pace_delay_ms_max: Annotated[
+        float | None,
+        typer.Option("--pace-delay-ms-max", help="Longest delay of one write. Default 100."),
+    ] = None,
+    wait: Wait = False,
+    timeout_s: TimeoutS = None,
+    controller: Controller = CONTROLLER_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Start a session. Give it to the controller that holds the secondaries; its mover runs there.
+
+    Pairs start PENDING, are copied in full, and become DUPLEX. Until all are, the image is not complete.
+    """
+    body: dict[str, object] = {
+        "name": name,
+        "primaries": [_primary(text) for text in primary],
+        "pairs": [_pair(text) for text in pair],
+    }
+    settings = {
+        "group_interval_ms": group_interval_ms,
+        "group_bytes_max": None if group_size_max is None else parse_size(group_size_max),
+        "compression": compression,
+        "overflow_policy": overflow,
+        "pace_delay_ms_max": pace_delay_ms_max,
+    }
+    body |= {key: value for key, value in settings.items() if value is not None}
+    _send("/v1/sessions", body, name, wait, timeout_s, controller, json)
+
+
+def add(
+    name: Name,
+    pair: Pairs,
+    primary: Primaries = [],  # noqa: B006  # Typer copies it
+    wait: Wait = False,
+    timeout_s: TimeoutS = None,
+    controller: Controller = CONTROLLER_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Add pairs to a running session; name a primary only when the session does not know it yet."""
+    body: dict[str, object] = {
+        "primaries": [_primary(text) for text in primary],
+        "pairs": [_pair(text) for text in pair],
+    }
+    _send(_path(name, "pairs"), body, name, wait, timeout_s, controller, json)
+
+
+def remove(
+    name: Name,
+    volumes: Annotated[
+        list[str],
+        typer.Argument(metavar="SECONDARY...", help="Secondary volumes of the pairs.", show_default=False),
+    ],
+    controller: Controller = CONTROLLER_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Take pairs out of a session. Their volumes and data stay."""
+    _send(_path(name, "pairs/remove"), {"secondary_volumes": volumes}, name, False, None, controller, json)
+
+
+def _send(
+    path: str,
+    body: dict[str, object],
+    name: str,
+    wait: bool,
+    timeout_s: float | None,
+    controller: str,
+    as_json: bool,
+) -> None:
+    from isochrone.cli.client import Client
+    from isochrone.cli.wait import wait_for
+
+    with Client(controller) as client:
+        answer: Any = client.post(path, body)
+        if wait:
+            answer = wait_for(client, name, "duplex", timeout_s).model_dump(mode="json")
+    print_session(answer, as_json)
+
+
+def _path(name: str, rest: str) -> str:
+    from isochrone.cli.client import path_of
+
+    return f"{path_of('sessions', name, what='session')}/{rest}"
+
+
+def _primary(text: str) -> dict[str, str]:
+    name, equals, address = text.partition("=")
+    if not (name and equals and address):
+        raise RefusedError(f"--primary {text!r} is not NAME=ADDRESS: write for example a=tcp:10.0.0.1:7481")
+    return {"name": name, "address": address}
+
+
+def _pair(text: str) -> dict[str, str]:
+    source, colon, volumes = text.partition(":")
+    primary_volume, equals, secondary_volume = volumes.partition("=")
+    if not (source and colon and primary_volume) or (equals and not secondary_volume):
+        raise RefusedError(
+            f"--pair {text!r} is not PRIMARY:VOLUME[=SECONDARY]: write for example a:db or a:db=db-copy"
+        )
+    return {
+        "primary": source,
+        "primary_volume": primary_volume,
+        "secondary_volume": secondary_volume or primary_volume,
+    }
