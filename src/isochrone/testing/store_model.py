@@ -1,0 +1,429 @@
+"""A slow, obvious oracle for a pool: what it holds, and what it may hold after a crash.
+
+The model keeps a *state* per completed operation: volumes, documents, sessions, as plain values. The order of
+states is the order of the pool's log, so that after any crash the pool must show one of them, none older than
+the floor:
+
+- after the death of the process, none before the last `log_write`;
+- after power loss, none before the start of the last completed `sync` (or what an earlier power loss left).
+
+Contents are modelled by *cells*. A cell is what one track is mapped to: writing a mapped track in place adds
+a version to its cell; unmapping and mapping again, and linking a staged track, give a new cell. A state maps
+tracks to cells. So a recovered state says which cells are to be seen, and a cell says which bytes: after the
+death of the process its last version; after power loss any version since the last sync, or a mixture of them
+by sector, because an in-place overwrite may tear. It says as clearly what must not be seen: bytes of another
+cell. A track that was handed out again too early, or linked before its data was durable, shows a foreign
+cell's bytes and fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from isochrone.store.disk import SECTOR_SIZE_BYTES
+
+INITIAL_SEQUENCE: Final = 0
+
+
+@dataclass(eq=False, slots=True)
+class Cell:
+    """Contents of one mapped track.
+
+    Attributes:
+        versions: (sequence number of the write, track image), oldest first; the first is the last one known
+        to be
+            durable (or the cell's first); never empty.
+    """
+
+    versions: list[tuple[int, bytes]]
+
+    @property
+    def image(self) -> bytes:
+        """The newest content."""
+        return self.versions[-1][1]
+
+    def since(self, sequence: int) -> list[bytes]:
+        """Return the content at `sequence` and every later one."""
+        first = max((i for i, (at, _) in enumerate(self.versions) if at <= sequence), default=0)
+        return [image for _, image in self.versions[first:]]
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeState:
+    """One volume; `tracks` holds the mapped ones."""
+
+    name: str
+    size_bytes: int
+    tracks: Mapping[int, Cell] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StagedTrack:
+    """One staged track image; `cell` is None for zeros."""
+
+    time_ns: int
+    volume: int
+    track: int
+    cell: Cell | None
+
+
+@dataclass(frozen=True, slots=True)
+class StagingState:
+    """One session's staging: entries in the order they came, how far each source is, what is committed."""
+
+    staged: tuple[StagedTrack, ...] = ()
+    through_ns: Mapping[int, int] = field(default_factory=dict)
+    committed_through_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that a pool holds, by value, except the bytes in cells."""
+
+    volumes: Mapping[int, VolumeState] = field(default_factory=dict)
+    documents: Mapping[str, bytes] = field(default_factory=dict)
+    sessions: Mapping[int, StagingState] = field(default_factory=dict)
+
+    def cells(self) -> set[Cell]:
+        """Return every cell that takes a track of the pool."""
+        mapped = {cell for volume in self.volumes.values() for cell in volume.tracks.values()}
+        staged = {entry.cell for session in self.sessions.values() for entry in session.staged if entry.cell}
+        return mapped | staged
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePicture:
+    """One volume as a pool shows it: `mapped` track numbers and the whole content."""
+
+    name: str
+    size_bytes: int
+    mapped: frozenset[int]
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPicture:
+    """One session as a pool shows it."""
+
+    staged_count: int
+    through_ns: Mapping[int, int]
+    committed_through_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What a pool shows through its public methods."""
+
+    volumes: Mapping[int, VolumePicture]
+    documents: Mapping[str, bytes]
+    sessions: Mapping[int, SessionPicture]
+
+
+class StoreModel:
+    """The states a pool went through, and checks of what it shows against them."""
+
+    def __init__(self, track_size_bytes: int) -> None:
+        self.track_size_bytes = track_size_bytes
+        self.sequence = INITIAL_SEQUENCE
+        self._history: list[tuple[int, State]] = [(INITIAL_SEQUENCE, State())]
+        self._logged_sequence = INITIAL_SEQUENCE
+        self._durable_sequence = INITIAL_SEQUENCE
+        self._sync_sequence: int | None = None
+        self._torn_since: int | None = None
+        self._undo: list[Cell] = []
+
+    @property
+    def state(self) -> State:
+        """The newest state."""
+        return self._history[-1][1]
+
+    # Operations: each makes a new state. Call before the pool does it; `undo` when the pool refuses.
+
+    def create_volume(self, number: int, name: str, size_bytes: int) -> None:
+        """A new empty volume."""
+        self._push(volumes={**self.state.volumes, number: VolumeState(name, size_bytes)})
+
+    def delete_volume(self, number: int) -> None:
+        """The volume, its tracks and what is staged for it are gone."""
+        volumes = {key: volume for key, volume in self.state.volumes.items() if key != number}
+        sessions = {
+            key: replace(session, staged=tuple(entry for entry in session.staged if entry.volume != number))
+            for key, session in self.state.sessions.items()
+        }
+        self._push(volumes=volumes, sessions=sessions)
+
+    def resize_volume(self, number: int, size_bytes: int) -> None:
+        """Tracks beyond a smaller size are unmapped; what is cut from the last one reads as zeros later."""
+        volume = self.state.volumes[number]
+        count = -(-size_bytes // self.track_size_bytes)
+        tracks = {track: cell for track, cell in volume.tracks.items() if track < count}
+        self._push_volume(number, replace(volume, size_bytes=size_bytes, tracks=tracks))
+
+    def write(self, number: int, offset: int, data: bytes) -> bytes:
+        """Write bytes; return the whole-track image that the write makes of the tracks it touches."""
+        size = self.track_size_bytes
+        first, last = offset // size, -(-(offset + len(data)) // size)
+        image = bytearray(self._content(number, range(first, last)))
+        image[offset - first * size : offset - first * size + len(data)] = data
+        self._store(number, {first + i: bytes(image[i * size : (i + 1) * size]) for i in range(last - first)})
+        return bytes(image)
+
+    def zero(self, number: int, offset: int, length: int, *, allocate: bool) -> None:
+        """Zero bytes: whole tracks are unmapped, or mapped and filled with zeros; partial ones are written.
+
+        A partial edge of an unmapped track stays unmapped without `allocate`: it reads as zeros already.
+        """
+        size = self.track_size_bytes
+        volume = self.state.volumes[number]
+        end = offset + length
+        images: dict[int, bytes] = {}
+        unmapped: set[int] = set()
+        for track in range(offset // size, -(-end // size)):
+            start_at, end_at = max(offset - track * size, 0), min(end - track * size, size)
+            is_whole = start_at == 0 and end_at == min(size, volume.size_bytes - track * size)
+            if is_whole and not allocate:
+                unmapped.add(track)
+            elif track in volume.tracks or allocate:
+                image = bytearray(self._content(number, range(track, track + 1)))
+                image[start_at:end_at] = bytes(end_at - start_at)
+                images[track] = bytes(image)
+        self._store(number, images, unmapped)
+
+    def put_document(self, key: str, value: bytes) -> None:
+        """Set one document."""
+        self._push(documents={**self.state.documents, key: value})
+
+    def delete_document(self, key: str) -> None:
+        """Remove one document."""
+        self._push(documents={name: value for name, value in self.state.documents.items() if name != key})
+
+    def stage(
+        self,
+        session: int,
+        source: int,
+        through_ns: int,
+        entries: Sequence[tuple[int, int, int, bytes | None]],
+    ) -> None:
+        """Keep (time_ns, volume, track, image or None) entries for a later commit."""
+        before = self.state.sessions.get(session, StagingState())
+        sequence = self.sequence + 1
+        staged = tuple(
+            StagedTrack(time_ns, volume, track, None if image is None else Cell([(sequence, image)]))
+            for time_ns, volume, track, image in entries
+        )
+        after = replace(
+            before, staged=before.staged + staged, through_ns={**before.through_ns, source: through_ns}
+        )
+        self._push(sessions={**self.state.sessions, session: after})
+
+    def commit(self, session: int, through_ns: int) -> None:
+        """Link entries with time <= through_ns, in time order, the last one of a track winning."""
+        before = self.state.sessions[session]
+        volumes = dict(self.state.volumes)
+        linked = [entry for entry in before.staged if entry.time_ns <= through_ns]
+        for entry in sorted(linked, key=lambda entry: entry.time_ns):
+            volume = volumes[entry.volume]
+            tracks = dict(volume.tracks)
+            tracks.pop(entry.track, None)
+            if entry.cell is not None:
+                tracks[entry.track] = entry.cell
+            volumes[entry.volume] = replace(volume, tracks=tracks)
+        after = replace(
+            before,
+            staged=tuple(entry for entry in before.staged if entry.time_ns > through_ns),
+            committed_through_ns=max(before.committed_through_ns, through_ns),
+        )
+        self._push(volumes=volumes, sessions={**self.state.sessions, session: after})
+
+    def discard(self, session: int, after_ns: int) -> None:
+        """Forget entries with time > after_ns; every source stands at `after_ns` at most."""
+        before = self.state.sessions[session]
+        after = replace(
+            before,
+            staged=tuple(entry for entry in before.staged if entry.time_ns <= after_ns),
+            through_ns={source: min(through, after_ns) for source, through in before.through_ns.items()},
+        )
+        self._push(sessions={**self.state.sessions, session: after})
+
+    def end_session(self, session: int) -> None:
+        """Forget the session."""
+        self._push(sessions={key: value for key, value in self.state.sessions.items() if key != session})
+
+    def undo(self) -> None:
+        """The pool refused the last operation and must have changed nothing."""
+        del self._history[-1]
+        for cell in self._undo:
+            del cell.versions[-1]
+        self._undo = []
+
+    # What makes states survive
+
+    def logged(self) -> None:
+        """`log_write` returned."""
+        self._logged_sequence = self.sequence
+
+    def sync_started(self) -> None:
+        """A sync was first advanced."""
+        self._sync_sequence = self.sequence
+
+    def sync_abandoned(self) -> None:
+        """The sync in progress will not complete."""
+        self._sync_sequence = None
+
+    def sync_completed(self) -> None:
+        """The sync that was started last is complete: forget what it made impossible."""
+        assert self._sync_sequence is not None
+        self._durable_sequence = self._sync_sequence
+        self._sync_sequence = None
+        self._forget_before(self._durable_sequence)
+
+    # Checks
+
+    def check_now(self, picture: Picture) -> None:
+        """Assert that the pool shows the newest state, byte for byte."""
+        problem = self._mismatch(self.state, picture, self.sequence)
+        assert problem is None, problem
+
+    def crashed_inside_operation(self) -> None:
+        """The process died inside the newest operation: its in-place writes may be torn."""
+        self._torn_since = self.sequence - 1
+
+    def reopened(self, picture: Picture, *, power_loss: bool) -> None:
+        """Assert that the pool shows a state that the crash allows, and go on from that state."""
+        floor = self._durable_sequence if power_loss else min(self._logged_sequence, self.sequence)
+        version_floor = self._durable_sequence if power_loss else self._torn_since
+        if version_floor is None:
+            version_floor = self.sequence
+        first = max(i for i, (at, _) in enumerate(self._history) if at <= floor)
+        problems = []
+        for index in range(len(self._history) - 1, first - 1, -1):
+            problem = self._mismatch(self._history[index][1], picture, version_floor)
+            if problem is None:
+                self._continue_from(index, picture, power_loss=power_loss)
+                return
+            problems.append(f"state {self._history[index][0]}: {problem}")
+        raise AssertionError(
+            "the reopened pool shows none of the allowed states:\n  " + "\n  ".join(problems)
+        )
+
+    def _mismatch(self, state: State, picture: Picture, version_floor: int) -> str | None:
+        """Return how `picture` differs from `state`, any mixture of contents since `version_floor` allowed."""
+        expected = {
+            number: (v.name, v.size_bytes, frozenset(v.tracks)) for number, v in state.volumes.items()
+        }
+        shown = {number: (v.name, v.size_bytes, v.mapped) for number, v in picture.volumes.items()}
+        if shown != expected:
+            return f"volumes are {shown}, not {expected}"
+        if dict(picture.documents) != dict(state.documents):
+            return f"documents are {dict(picture.documents)}, not {dict(state.documents)}"
+        for number, session in picture.sessions.items():
+            want = state.sessions.get(number, StagingState())
+            through_ns = {source: want.through_ns.get(source, 0) for source in session.through_ns}
+            if session != SessionPicture(len(want.staged), through_ns, want.committed_through_ns):
+                return f"session {number} is {session}, not {want}"
+        for number, volume in state.volumes.items():
+            problem = self._content_mismatch(volume, picture.volumes[number].content, version_floor)
+            if problem is not None:
+                return f"volume {number}: {problem}"
+        return None
+
+    def _content_mismatch(self, volume: VolumeState, content: bytes, version_floor: int) -> str | None:
+        size = self.track_size_bytes
+        rest = bytearray(content)
+        for track, cell in volume.tracks.items():
+            shown = content[track * size : (track + 1) * size]
+            rest[track * size : track * size + len(shown)] = bytes(len(shown))
+            if shown != cell.image[: len(shown)] and not _is_mixture(shown, cell.since(version_floor)):
+                outlines = f"{_outline(shown)}, last {_outline(cell.image)}"
+                return f"track {track} shows bytes it was never given: {outlines}"
+        if any(rest):
+            tracks = sorted({int(at) // size for at in np.flatnonzero(np.frombuffer(rest, dtype=np.uint8))})
+            return f"unmapped tracks {tracks} do not read as zeros"
+        return None
+
+    def _continue_from(self, index: int, picture: Picture, *, power_loss: bool) -> None:
+        del self._history[index + 1 :]
+        self.sequence += 1
+        state = self.state
+        self._history.append((self.sequence, state))
+        size = self.track_size_bytes
+        for number, volume in state.volumes.items():
+            for track, cell in volume.tracks.items():
+                shown = picture.volumes[number].content[track * size : (track + 1) * size]
+                image = shown + cell.image[len(shown) :]
+                if power_loss:
+                    cell.versions = [(self.sequence, image)]
+                elif image != cell.image:
+                    cell.versions.append((self.sequence, image))
+        if power_loss:
+            self._durable_sequence = self.sequence
+            self._forget_before(self.sequence)
+        self._logged_sequence = self.sequence
+        self._sync_sequence = None
+        self._torn_since = None
+
+    def _forget_before(self, sequence: int) -> None:
+        first = max(i for i, (at, _) in enumerate(self._history) if at <= sequence)
+        del self._history[:first]
+        for cell in {cell for _, state in self._history for cell in state.cells()}:
+            kept = len(cell.since(sequence))
+            cell.versions = cell.versions[-kept:]
+
+    def _content(self, number: int, tracks: Iterable[int]) -> bytes:
+        volume = self.state.volumes[number]
+        zeros = bytes(self.track_size_bytes)
+        return b"".join(volume.tracks[track].image if track in volume.tracks else zeros for track in tracks)
+
+    def _store(self, number: int, images: Mapping[int, bytes], unmapped: Iterable[int] = ()) -> None:
+        volume = self.state.volumes[number]
+        tracks = dict(volume.tracks)
+        for track in unmapped:
+            tracks.pop(track, None)
+        in_place = []
+        for track, image in images.items():
+            if track in tracks:
+                tracks[track].versions.append((self.sequence + 1, image))
+                in_place.append(tracks[track])
+            else:
+                tracks[track] = Cell([(self.sequence + 1, image)])
+        self._push_volume(number, replace(volume, tracks=tracks))
+        self._undo = in_place
+
+    def _push_volume(self, number: int, volume: VolumeState) -> None:
+        self._push(volumes={**self.state.volumes, number: volume})
+
+    def _push(
+        self,
+        volumes: Mapping[int, VolumeState] | None = None,
+        documents: Mapping[str, bytes] | None = None,
+        sessions: Mapping[int, StagingState] | None = None,
+    ) -> None:
+        old = self.state
+        new = State(
+            old.volumes if volumes is None else volumes,
+            old.documents if documents is None else documents,
+            old.sessions if sessions is None else sessions,
+        )
+        self.sequence += 1
+        self._undo = []
+        self._history.append((self.sequence, new))
+
+
+def _is_mixture(shown: bytes, versions: Sequence[bytes]) -> bool:
+    """Whether every sector of `shown` is that sector of some version."""
+    return all(
+        any(
+            version[at : at + SECTOR_SIZE_BYTES].startswith(shown[at : at + SECTOR_SIZE_BYTES])
+            for version in versions
+        )
+        for at in range(0, len(shown), SECTOR_SIZE_BYTES)
+    )
+
+
+def _outline(image: bytes) -> str:
+    """First bytes of each sector, for messages."""
+    return " ".join(image[at : at + 4].hex() for at in range(0, len(image), SECTOR_SIZE_BYTES))
