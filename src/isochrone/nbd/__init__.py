@@ -1,0 +1,2 @@
+"""The NBD protocol: bytes to requests and back without I/O, the asyncio server over it, and a small
+client."""

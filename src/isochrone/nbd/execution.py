@@ -1,0 +1,200 @@
+"""Requests to deeds: acts on the batches of one connection, and says which replies may leave when.
+
+No event loop in here. What cannot be done at once (a flush, the zeroing of a long range) is handed back in
+the Outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from isochrone.nbd import constants as c
+from isochrone.nbd import replies
+from isochrone.nbd.constants import Command
+from isochrone.nbd.errors import errno_of, is_expected
+from isochrone.nbd.export import Export
+from isochrone.nbd.requests import HEAD_READ, HEAD_WRITE, Batch, RequestTuple
+
+ZERO_SLICE_BYTES: Final = 32 << 20
+"""Longer ranges are zeroed in slices of this size, so that one request does not keep all others waiting."""
+
+FAILURES_LOGGED_MAX: Final = 16
+"""Refused or failed requests of one connection that are logged; all are counted."""
+
+_log = structlog.get_logger("isochrone.nbd")
+
+
+@dataclass(slots=True)
+class ConnectionCounters:
+    """What a connection did since it began. `zeroes` counts TRIM and WRITE_ZEROES; `failures` also refused
+    requests."""
+
+    reads: int = 0
+    read_bytes: int = 0
+    writes: int = 0
+    written_bytes: int = 0
+    zeroes: int = 0
+    flushes: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LongZero:
+    """A valid TRIM or WRITE_ZEROES of more than ZERO_SLICE_BYTES, still to be done."""
+
+    cookie: bytes
+    offset: int
+    length: int
+    allocate: bool
+    durable: bool
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a batch came to.
+
+    `parts`: replies that may leave now. `written`: cookies of changes, to be acknowledged after `hold_ns`;
+    `durable`: the same with FUA, after a flush as well. `flushes`: cookies of FLUSH. `long_zeroes`: to be
+    done in slices.
+    """
+
+    parts: list[bytes] = field(default_factory=list)
+    written: list[bytes] = field(default_factory=list)
+    durable: list[bytes] = field(default_factory=list)
+    flushes: list[bytes] = field(default_factory=list)
+    long_zeroes: list[LongZero] = field(default_factory=list)
+    hold_ns: int = 0
+
+
+class Executor:
+    """Acts on one export for one connection."""
+
+    def __init__(self, export: Export, *, structured_replies: bool, peer: str) -> None:
+        self._export = export
+        self._structured = structured_replies
+        self._data_header = replies.data_chunk_header if structured_replies else replies.simple_data_header
+        self._peer = peer
+        self.counters = ConnectionCounters()
+
+    def act(self, batch: Batch) -> Outcome:
+        """Act on all requests of `batch` in order, end the batch."""
+        outcome = Outcome()
+        write, read, data_header = self._export.write, self._export.read, self._data_header
+        written, parts = outcome.written.append, outcome.parts.append
+        read_count = read_bytes = write_count = written_bytes = 0
+        for request in batch.requests:
+            head, cookie, offset, length, payload = request
+            try:
+                if head == HEAD_WRITE:
+                    write(offset, payload)
+                    written(cookie)
+                    write_count += 1
+                    written_bytes += length
+                elif head == HEAD_READ and length < c.HOLE_READ_BYTES_MIN:
+                    data = read(offset, length)
+                    parts(data_header(cookie, offset, length))
+                    parts(data)
+                    read_count += 1
+                    read_bytes += length
+                else:
+                    self._act_unusual(request, outcome)
+            except Exception as error:
+                parts(self.failure(cookie, error))
+        for head, cookie, refusal in batch.refusals:
+            self._count_failure(
+                "request refused", refusal.reason, command=head & 0xFFFF, errno=refusal.errno.name
+            )
+            parts(replies.error_reply(cookie, refusal.errno, refusal.reason, structured=self._structured))
+        counters = self.counters
+        counters.reads += read_count
+        counters.read_bytes += read_bytes
+        counters.writes += write_count
+        counters.written_bytes += written_bytes
+        self._end_batch(outcome)
+        return outcome
+
+    def _act_unusual(self, request: RequestTuple, outcome: Outcome) -> None:
+        head, cookie, offset, length, payload = request
+        flags = head >> 16 & 0xFFFF
+        changed = outcome.durable if flags & c.CMD_FLAG_FUA else outcome.written
+        match head & 0xFFFF:
+            case Command.WRITE:
+                self._export.write(offset, payload)
+                self.counters.writes += 1
+                self.counters.written_bytes += length
+                changed.append(cookie)
+            case Command.READ:
+                outcome.parts += self._read(cookie, offset, length)
+                self.counters.reads += 1
+                self.counters.read_bytes += length
+            case Command.TRIM | Command.WRITE_ZEROES:
+                allocate = bool(flags & c.CMD_FLAG_NO_HOLE)
+                self.counters.zeroes += 1
+                if length > ZERO_SLICE_BYTES:
+                    durable = bool(flags & c.CMD_FLAG_FUA)
+                    outcome.long_zeroes.append(LongZero(cookie, offset, length, allocate, durable))
+                else:
+                    self._export.zero(offset, length, allocate=allocate)
+                    changed.append(cookie)
+            case Command.FLUSH:
+                self.counters.flushes += 1
+                outcome.flushes.append(cookie)
+            case Command.CACHE:  # the page cache below does what there is to do
+                outcome.parts.append(replies.successes([cookie]))
+            case Command.BLOCK_STATUS:
+                runs = self._export.block_status(offset, length)
+                one_extent = bool(flags & c.CMD_FLAG_REQ_ONE)
+                outcome.parts.append(replies.block_status_chunk(cookie, runs, one_extent=one_extent))
+            case command:
+                raise AssertionError(f"command {command} passed validation and is not implemented")
+
+    def _read(self, cookie: bytes, offset: int, length: int) -> list[bytes]:
+        """Return the reply to a read; a long range without mapped tracks goes as a hole where the client
+        knows holes."""
+        if self._structured and length >= c.HOLE_READ_BYTES_MIN:
+            _, run_bytes, mapped = next(iter(self._export.block_status(offset, length)))
+            if not mapped and run_bytes >= length:
+                return [replies.hole_chunk(cookie, offset, length)]
+        data = self._export.read(offset, length)
+        return [self._data_header(cookie, offset, length), data]
+
+    def _end_batch(self, outcome: Outcome) -> None:
+        """End the batch; when that fails, none of its changes is acknowledged."""
+        try:
+            outcome.hold_ns = self._export.end_batch()
+        except Exception as error:
+            for cookie in (*outcome.written, *outcome.durable):
+                outcome.parts.append(self.failure(cookie, error))
+            outcome.written.clear()
+            outcome.durable.clear()
+
+    def zero_slice(self, zero: LongZero, offset: int) -> tuple[int, int]:
+        """Zero the slice of `zero` at `offset` as a batch of its own; return where the next begins, and the
+        hold in ns.
+
+        Raises what the export raises.
+        """
+        end = min(offset + ZERO_SLICE_BYTES, zero.offset + zero.length)
+        self._export.zero(offset, end - offset, allocate=zero.allocate)
+        return end, self._export.end_batch()
+
+    def failure(self, cookie: bytes, error: Exception) -> bytes:
+        """Return the reply for a request on which the export raised `error`."""
+        errno = errno_of(error)
+        self._count_failure(
+            "request failed", str(error), errno=errno.name, exc_info=None if is_expected(error) else error
+        )
+        return replies.error_reply(cookie, errno, str(error), structured=self._structured)
+
+    def failures(self, cookies: Iterable[bytes], error: Exception) -> list[bytes]:
+        """Return `failure` for each of `cookies`."""
+        return [self.failure(cookie, error) for cookie in cookies]
+
+    def _count_failure(self, event: str, reason: str, **fields: object) -> None:
+        self.counters.failures += 1
+        if self.counters.failures <= FAILURES_LOGGED_MAX:
+            _log.warning(event, peer=self._peer, export=self._export.name, reason=reason, **fields)

@@ -1,0 +1,96 @@
+"""What the server serves: an export is one volume as NBD sees it. Declared here, implemented by the
+controller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+
+class Export(Protocol):
+    """One volume. Called by one connection at a time, on the event loop; every call but `flush` returns
+    promptly.
+
+    Offsets and lengths are bytes, lie within `size_bytes` and are multiples of `block_size_min`: the server
+    has checked. Methods may raise NbdError, any IsochroneError or OSError; the request is then answered with
+    the error value of `errors.errno_of`.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name under which clients ask for it."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """One line for people; empty for none."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """Size that is offered; what a connection was told stays its bound until it ends."""
+        ...
+
+    @property
+    def read_only(self) -> bool:
+        """Whether writes are refused."""
+        ...
+
+    @property
+    def block_size_min(self) -> int:
+        """Smallest unit and alignment of a request: a power of two from 1 to 65536."""
+        ...
+
+    @property
+    def block_size_preferred(self) -> int:
+        """Unit that needs no read-modify-write (the track): a power of two, at least 512 and
+        `block_size_min`."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes."""
+        ...
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Store `data`. The memory belongs to the caller: it is valid until `end_batch` has returned, no
+        longer."""
+        ...
+
+    def zero(self, offset: int, length: int, *, allocate: bool) -> None:
+        """Make the range read as zeros; with `allocate` its space stays (or becomes) reserved, else it is
+        given up."""
+        ...
+
+    def block_status(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
+        """Yield (offset, length, mapped) runs that cover the range in order; an unmapped run reads as
+        zeros."""
+        ...
+
+    def end_batch(self) -> int:
+        """End the requests of one wake-up, before any reply to them leaves.
+
+        Returns nanoseconds for which the replies to writes, trims and zeroes of the batch are to be held, 0
+        for none. When it raises, none of them is acknowledged: all are answered with the error.
+        """
+        ...
+
+    async def flush(self) -> None:
+        """Return once everything acted on before the call survives a power loss."""
+        ...
+
+
+class Exports(Protocol):
+    """The exports of a server, by name."""
+
+    def names(self) -> Sequence[str]:
+        """Return the names that `open` knows."""
+        ...
+
+    def open(self, name: str) -> Export:
+        """Return the export `name` for one connection (or one look at it). Raises NotFoundError, or another
+        IsochroneError with the reason why it cannot be had now."""
+        ...
+
+    def close(self, export: Export) -> None:
+        """Take back what `open` gave. Called once per `open`."""
+        ...
