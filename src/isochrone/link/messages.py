@@ -127,12 +127,13 @@ class Configure:
 
     Attributes:
         volumes: names of the primary volumes of this session at this controller.
-        copy_all: names among them whose secondary is new or lost: every track is copied, marked or not.
+        not_empty: names among them whose secondary already holds data. If capture of such a volume begins with this
+            message, every track is copied, unmapped ones as zeros; of the others only mapped tracks.
         pace_delay_ns_max: longest delay of one acknowledgement under OverflowPolicy.PACE.
     """
 
     volumes: Annotated[list[Name], Field(max_length=VOLUMES_PER_SESSION_MAX)]
-    copy_all: Annotated[list[Name], Field(max_length=VOLUMES_PER_SESSION_MAX)]
+    not_empty: Annotated[list[Name], Field(max_length=VOLUMES_PER_SESSION_MAX)]
     overflow_policy: OverflowPolicy
     pace_delay_ns_max: U64
 

@@ -1,0 +1,26 @@
+"""What the capture core asks its shell to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from isochrone.link.messages import Message
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    """Send `message` on link number `link`."""
+
+    link: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLink:
+    """Close link number `link` once what was sent on it is out; `reason` is for the log."""
+
+    link: int
+    reason: str
+
+
+Action = SendMessage | CloseLink

@@ -1,0 +1,210 @@
+"""Change maps: which tracks of a volume may differ at the secondary (S3, design section 4).
+
+A mark is set before a write touches the volume and cleared only when everything written before some instant is
+hardened at the secondary. Clearing single marks exactly would need the time of the last write of every track; two
+generations do it without:
+
+    RECORDING (active) --toggle at T--> TOGGLED (active + monitored) --J >= T--> RECORDING
+
+New marks carry the active bit. `toggle` turns the active generation into the monitored one; once the hardened time J has
+reached the toggle time, everything in the monitored generation is at the secondary and its bit is cleared everywhere. A
+track written again meanwhile carries the new active bit too and stays marked. There are two bits only, so a map is never
+toggled twice without a release. While images are copied the map is frozen: no toggle, no release (P3.4); `thaw` then
+turns *all* marks into the monitored generation at the time of the last image.
+
+The map is one byte a track in a shared memory mapping of a file in the pool's folder: a store is one instruction, no
+system call, and survives a kill of the process. It does not survive a power loss; the caller then marks everything. One
+byte in memory for each 4,096 tracks says whether any of them is marked, so that clearing and counting skip clean stretches.
+
+File: one header page (see docs/formats.md), then `track_count` bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isochrone.model.errors import DamagedError
+from isochrone.store.disk import Disk
+
+MAGIC: Final = b"ISOCHMAP"
+VERSION: Final = 1
+HEADER_SIZE_BYTES: Final = 4096
+_HEADER: Final = struct.Struct("<8sIIQ")
+
+GENERATION_A: Final = 1
+GENERATION_B: Final = 2
+REGION_SHIFT: Final = 12
+REGION_TRACKS: Final = 1 << REGION_SHIFT
+
+
+CHANGE_MAP_PREFIX: Final = "changes-"
+
+
+def change_map_name(session_id: str, volume_number: int) -> str:
+    """Return the name of a map's file in the pool's folder."""
+    return f"{CHANGE_MAP_PREFIX}{session_id}-{volume_number}"
+
+
+class ChangeMap:
+    """Marks of one volume for one session. See the module's essay.
+
+    Attributes:
+        frozen: no generation is toggled or released while set.
+        toggle_ns: time of the last toggle while a monitored generation exists, else None.
+        was_created: the file did not exist when the map was opened.
+    """
+
+    def __init__(self, disk: Disk, name: str, volume_number: int, track_count: int) -> None:
+        """Open the map, creating it empty when missing. Raises DamagedError when the file is another volume's."""
+        self._disk = disk
+        self._name = name
+        self._volume_number = volume_number
+        self._file = disk.open(name, create=True)
+        self.was_created = self._file.size_bytes() < HEADER_SIZE_BYTES
+        self._active = GENERATION_A
+        self.frozen = True
+        self.toggle_ns: int | None = None
+        self._check_or_write_header(volume_number)
+        self._map(track_count)
+
+    def _check_or_write_header(self, volume_number: int) -> None:
+        if self.was_created:
+            self._file.allocate(HEADER_SIZE_BYTES)
+            self._file.pwrite(_HEADER.pack(MAGIC, VERSION, volume_number, 0), 0)
+            return
+        magic, version, number, _ = _HEADER.unpack(self._file.pread(_HEADER.size, 0))
+        if (magic, version, number) != (MAGIC, VERSION, volume_number):
+            raise DamagedError(
+                f"change map {self._name}: the header does not name volume {volume_number} in format {VERSION}; "
+                "remove the file and restart: the session then copies the whole volume again",
+                file=self._name,
+            )
+
+    def _map(self, track_count: int) -> None:
+        size_bytes = HEADER_SIZE_BYTES + track_count
+        if self._file.size_bytes() < size_bytes:
+            self._file.allocate(size_bytes)
+        elif self._file.size_bytes() > size_bytes:
+            self._file.truncate(size_bytes)
+        self.track_count = track_count
+        self._view = self._file.map_shared()[HEADER_SIZE_BYTES:]
+        self._marks: NDArray[np.uint8] = np.frombuffer(self._view, dtype=np.uint8)
+        self._regions = bytearray((track_count + REGION_TRACKS - 1) >> REGION_SHIFT)
+        self._rescan(0, track_count)
+
+    # Marking
+
+    def mark(self, track: int, track_count: int) -> None:
+        """Mark a run of tracks in the active generation. Called before the write touches the volume."""
+        if track_count == 1:
+            self._view[track] |= self._active
+            self._regions[track >> REGION_SHIFT] = 1
+            return
+        self._marks[track : track + track_count] |= self._active
+        first, last = track >> REGION_SHIFT, (track + track_count - 1) >> REGION_SHIFT
+        self._regions[first : last + 1] = b"\x01" * (last - first + 1)
+
+    def mark_where(self, tracks: NDArray[np.bool_]) -> None:
+        """Mark every track where `tracks`, shape (track_count,), is true."""
+        self._marks[tracks] |= self._active
+        self._rescan(0, self.track_count)
+
+    def mark_all(self) -> None:
+        """Mark every track: nothing is known about the secondary."""
+        self.mark(0, self.track_count)
+
+    # Pruning
+
+    def freeze(self) -> None:
+        """Begin a copy or a suspension: keep every mark until `thaw`."""
+        self.frozen = True
+        self.toggle_ns = None
+
+    def thaw(self, copied_through_ns: int) -> None:
+        """Every marked track's image has been captured with time <= copied_through_ns: prune again from there on.
+
+        All marks become the monitored generation of a toggle at `copied_through_ns`. A write captured after an image
+        has a later time than its mark's toggle only if it is marked anew, so the caller thaws before it takes another
+        write.
+        """
+        monitored = self._active
+        for start, stop in self._marked_regions():
+            part = self._marks[start:stop]
+            part[part != 0] = monitored
+        self._active = GENERATION_A + GENERATION_B - monitored
+        self.toggle_ns = copied_through_ns
+        self.frozen = False
+
+    def toggle(self, now_ns: int) -> bool:
+        """Make the active generation the monitored one as of `now_ns`, a promise of the stamper.
+
+        Returns False, and does nothing, while frozen or while the last monitored generation is not released.
+        """
+        if self.frozen or self.toggle_ns is not None:
+            return False
+        self._active = GENERATION_A + GENERATION_B - self._active
+        self.toggle_ns = now_ns
+        return True
+
+    def release(self, hardened_ns: int) -> bool:
+        """Clear the monitored generation if everything before its toggle is hardened. Returns whether it was."""
+        if self.frozen or self.toggle_ns is None or hardened_ns < self.toggle_ns:
+            return False
+        for start, stop in self._marked_regions():
+            self._marks[start:stop] &= self._active
+            self._rescan(start, stop)
+        self.toggle_ns = None
+        return True
+
+    # Looking
+
+    def marked(self) -> NDArray[np.bool_]:
+        """Return which tracks are marked, shape (track_count,)."""
+        return self._marks != 0
+
+    @property
+    def marked_count(self) -> int:
+        """Number of marked tracks."""
+        return sum(int(np.count_nonzero(self._marks[start:stop])) for start, stop in self._marked_regions())
+
+    def _marked_regions(self) -> list[tuple[int, int]]:
+        """Return runs of regions with marks, as [start, stop) track numbers."""
+        flags = np.frombuffer(bytes(self._regions) + b"\x00", dtype=np.uint8)
+        edges = np.flatnonzero(np.diff(flags, prepend=np.uint8(0)))
+        return [
+            (int(first) << REGION_SHIFT, min(int(last) << REGION_SHIFT, self.track_count))
+            for first, last in zip(edges[::2], edges[1::2], strict=True)
+        ]
+
+    def _rescan(self, start: int, stop: int) -> None:
+        """Recompute the summary of the tracks [start, stop); both ends are region boundaries or the map's end."""
+        if start == stop:
+            return
+        summary = np.maximum.reduceat(self._marks[start:stop], np.arange(0, stop - start, REGION_TRACKS))
+        first = start >> REGION_SHIFT
+        self._regions[first : first + len(summary)] = np.minimum(summary, 1).tobytes()
+
+    # Life
+
+    def resize(self, track_count: int) -> None:
+        """Follow a change of the volume's size; marks of tracks that stay are kept."""
+        self._unmap()
+        self._map(track_count)
+
+    def close(self) -> None:
+        """Close the file; marks stay on disk."""
+        self._unmap()
+        self._file.close()
+
+    def remove(self) -> None:
+        """Close and delete the file."""
+        self.close()
+        self._disk.remove(self._name)
+
+    def _unmap(self) -> None:
+        self._marks = np.empty(0, dtype=np.uint8)
+        self._view.release()

@@ -1,0 +1,83 @@
+"""What a primary controller remembers of a session over restarts: a named document in its pool."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from isochrone.link.messages import U32, U64, Identity, Name, OverflowPolicy, Text
+from isochrone.model.errors import DamagedError
+
+DOCUMENT_PREFIX: Final = "capture/"
+
+
+class CaptureState(StrEnum):
+    """A session as its primary sees it.
+
+    ::
+
+        MARKING --mover says Hello--> STREAMING --side file full, command--> SUSPENDED
+           ^                              |                                     |
+           +-- restart of the controller -+            Resume: STREAMING <------+
+        any --Fence--> ENDED
+
+    Changes are marked in every state but ENDED.
+    """
+
+    MARKING = "MARKING"
+    """No stream yet since the controller started; writes are marked only."""
+    STREAMING = "STREAMING"
+    """Writes are marked and captured."""
+    SUSPENDED = "SUSPENDED"
+    """Writes are marked only, until the session is resumed."""
+    ENDED = "ENDED"
+    """The session was recovered at the secondary: the volumes refuse writes until the capture is deleted."""
+
+
+class CaptureDocument(BaseModel):
+    """The persistent part of one session at one primary.
+
+    Attributes:
+        volumes: numbers of the captured volumes.
+        hardened_record_ns: time of a record that was hardened before any mark was cleared last; a mover that has
+            received less has lost data, and everything is copied to it.
+        quiesced: application writes are refused for a planned switchover.
+        recovered_ns: with ENDED, the time the secondary was recovered to.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    session_id: Identity
+    session_name: Name
+    epoch: U64
+    mover_id: Identity
+    mover_name: Name
+    volumes: tuple[U32, ...] = ()
+    suspended: bool = False
+    ended: bool = False
+    quiesced: bool = False
+    reason: Text = ""
+    since_ns: U64 = 0
+    recovered_ns: U64 = 0
+    hardened_record_ns: U64 = 0
+    overflow_policy: OverflowPolicy = OverflowPolicy.PACE
+    pace_delay_ns_max: U64 = 0
+
+    @property
+    def key(self) -> str:
+        """Name of the document in the pool."""
+        return DOCUMENT_PREFIX + self.session_id
+
+    def changed(self, **fields: object) -> CaptureDocument:
+        """Return a copy with `fields` replaced."""
+        return self.model_copy(update=fields)
+
+
+def load_document(key: str, value: bytes) -> CaptureDocument:
+    """Return the document stored under `key`. Raises DamagedError when it does not read."""
+    try:
+        return CaptureDocument.model_validate_json(value)
+    except ValidationError as error:
+        raise DamagedError(f"pool document {key!r} does not read: {error}", document=key) from error

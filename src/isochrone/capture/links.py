@@ -1,0 +1,219 @@
+"""What movers say to this primary, and what it answers: one handler a message, named after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from isochrone.capture.actions import CloseLink, SendMessage
+from isochrone.capture.document import CaptureState
+from isochrone.capture.handshake import StreamPosition, decide_hello
+from isochrone.capture.primary import Primary
+from isochrone.capture.stream import SessionStream
+from isochrone.link.messages import (
+    Ack,
+    Configure,
+    Configured,
+    Fence,
+    Fenced,
+    Forget,
+    Forgotten,
+    Hello,
+    Message,
+    Quiesce,
+    Quiesced,
+    RefusalCode,
+    Refused,
+    Resume,
+    Resumed,
+    Suspend,
+    Unquiesce,
+    VolumeRefusal,
+    Welcome,
+)
+
+LINKS_MAX = 64
+"""Most links open at a time; a further one is refused."""
+
+
+class PrimaryLinks:
+    """The links of movers to one Primary.
+
+    Args:
+        controller_id: this controller's identity.
+        new_identity: draws a fresh identity (32 hexadecimal digits).
+    """
+
+    def __init__(
+        self,
+        primary: Primary,
+        controller_id: str,
+        controller_name: str,
+        track_size_bytes: int,
+        new_identity: Callable[[], str],
+    ) -> None:
+        self._primary = primary
+        self._controller_id = controller_id
+        self._controller_name = controller_name
+        self._track_size_bytes = track_size_bytes
+        self._new_identity = new_identity
+        self._streams: dict[int, SessionStream | None] = {}
+
+    def link_opened(self, link: int) -> None:
+        """A mover has connected; it must say Hello first."""
+        self._streams[link] = None
+        if len(self._streams) > LINKS_MAX:
+            self._refuse(
+                link, Refused(RefusalCode.BUSY, f"{LINKS_MAX} links are open here already: try again later")
+            )
+
+    def link_lost(self, link: int) -> None:
+        """A link is gone; its session keeps capturing."""
+        stream = self._streams.pop(link, None)
+        if stream is not None and stream.link == link:
+            stream.detach()
+
+    def link_pending_bytes(self, link: int, pending_bytes: int) -> None:
+        """The transport holds `pending_bytes` that the kernel has not taken yet."""
+        stream = self._streams.get(link)
+        if stream is not None and stream.link == link:
+            stream.link_pending_bytes = pending_bytes
+
+    def link_received(self, link: int, message: Message) -> None:
+        """Act on one message. Answers and refusals are in the primary's actions."""
+        if link not in self._streams:
+            return
+        stream = self._streams[link]
+        if isinstance(message, Hello):
+            self._handle_hello(link, message)
+        elif stream is None or stream.link != link:
+            self._refuse(link, Refused(RefusalCode.BAD_REQUEST, "a link must begin with Hello"))
+        elif isinstance(message, Ack):
+            stream.acknowledged(message)
+        elif isinstance(message, Configure):
+            self._handle_configure(stream, message)
+        elif isinstance(message, Suspend):
+            self._handle_suspend(stream, message)
+        elif isinstance(message, Resume):
+            self._handle_resume(stream)
+        elif isinstance(message, Quiesce):
+            self._handle_quiesce(stream)
+        elif isinstance(message, Unquiesce):
+            self._handle_unquiesce(stream)
+        elif isinstance(message, Fence):
+            self._handle_fence(stream, message)
+        elif isinstance(message, Forget):
+            self._handle_forget(link, stream)
+        else:
+            self._refuse(
+                link, Refused(RefusalCode.BAD_REQUEST, f"a mover does not send {type(message).__name__}")
+            )
+
+    def _refuse(self, link: int, refused: Refused) -> None:
+        self._primary.actions += [SendMessage(link, refused), CloseLink(link, refused.text)]
+
+    def _handle_hello(self, link: int, hello: Hello) -> None:
+        primary = self._primary
+        stream = primary.streams.get(hello.session_id)
+        same_name = next(
+            (
+                other.document
+                for other in primary.streams.values()
+                if other.document.session_name == hello.session_name and other is not stream
+            ),
+            None,
+        )
+        position = StreamPosition(
+            stream.incarnation if stream else "", stream.backlog.dropped_through_ns if stream else 0
+        )
+        known = stream.document if stream else None
+        verdict = decide_hello(hello, known, same_name, position, self._track_size_bytes)
+        if isinstance(verdict, Refused):
+            self._refuse(link, verdict)
+            return
+        stream = stream or primary.add_stream(verdict.document)
+        if stream.link is not None and stream.link != link:
+            primary.actions.append(CloseLink(stream.link, "the mover has connected anew"))
+        primary.remember(stream, verdict.document)
+        if verdict.lost_history:
+            for captured in stream.volumes.values():
+                captured.change_map.mark_all()
+        if not verdict.continues and not stream.document.suspended and not stream.document.ended:
+            stream.begin_incarnation(self._new_identity())
+        stream.attach(link, hello.received_through_ns if verdict.continues else 0)
+        self._streams[link] = stream
+        primary.rebuild_routes()
+        stream.send(
+            Welcome(
+                self._controller_id,
+                self._controller_name,
+                stream.incarnation or self._new_identity(),
+                stream.document.epoch,
+                primary.stamper.promise(),
+                verdict.continues,
+                stream.state is CaptureState.SUSPENDED,
+                stream.document.reason,
+            )
+        )
+
+    def _handle_configure(self, stream: SessionStream, configure: Configure) -> None:
+        if stream.document.ended:
+            stream.send(Configured([], []))
+            return
+        self._primary.remember(
+            stream,
+            stream.document.changed(
+                overflow_policy=configure.overflow_policy, pace_delay_ns_max=configure.pace_delay_ns_max
+            ),
+        )
+        not_empty = set(configure.not_empty)
+        refused = self._primary.set_volumes(stream, {name: name in not_empty for name in configure.volumes})
+        stream.configured()
+        stream.send(
+            Configured(stream.volume_infos(), [VolumeRefusal(name, text) for name, text in refused.items()])
+        )
+
+    def _handle_suspend(self, stream: SessionStream, suspend: Suspend) -> None:
+        if stream.state is CaptureState.SUSPENDED:
+            stream.told_suspended(stream.document.reason)
+        else:
+            self._primary.suspend(stream, suspend.reason)
+
+    def _handle_resume(self, stream: SessionStream) -> None:
+        if stream.document.ended:
+            return
+        primary = self._primary
+        primary.remember(stream, stream.document.changed(suspended=False, reason="", since_ns=0))
+        stream.begin_incarnation(self._new_identity())
+        primary.rebuild_routes()
+        stream.send(Resumed(stream.incarnation, stream.volume_infos()))
+
+    def _handle_quiesce(self, stream: SessionStream) -> None:
+        primary = self._primary
+        primary.remember(stream, stream.document.changed(quiesced=True))
+        primary.rebuild_routes()
+        stream.send(Quiesced(primary.stamper.promise()))
+
+    def _handle_unquiesce(self, stream: SessionStream) -> None:
+        self._primary.remember(stream, stream.document.changed(quiesced=False))
+        self._primary.rebuild_routes()
+
+    def _handle_fence(self, stream: SessionStream, fence: Fence) -> None:
+        primary = self._primary
+        stream.end_incarnation()
+        primary.remember(
+            stream,
+            stream.document.changed(
+                epoch=max(stream.document.epoch, fence.epoch),
+                ended=True,
+                quiesced=False,
+                recovered_ns=fence.recovered_ns,
+                since_ns=primary.stamper.promise(),
+            ),
+        )
+        primary.rebuild_routes()
+        stream.send(Fenced(stream.document.epoch))
+
+    def _handle_forget(self, link: int, stream: SessionStream) -> None:
+        stream.send(Forgotten())
+        self._streams[link] = None
+        self._primary.delete_stream(stream.document.session_id)

@@ -1,0 +1,453 @@
+"""The primary side of one controller: application writes in, ordered streams out.
+
+This is the only door through which application writes reach a replicated volume, so the order that the promises rest on
+stands here, in `Primary.write`, and nowhere else:
+
+    mark the tracks in every session's change map      before the volume is touched
+    write the volume
+    stamp, and append to the batch                     before the write is acknowledged
+
+All of it runs in one thread without a break; a promise (heartbeat) is given only between batches, when every stamped
+write is in the stream. `end_batch` seals what one wake-up of one connection brought into one batch shared by all
+sessions, and says how long its acknowledgements are held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from isochrone.capture.actions import Action, CloseLink
+from isochrone.capture.change_map import CHANGE_MAP_PREFIX, ChangeMap, change_map_name
+from isochrone.capture.copier import Copier
+from isochrone.capture.document import DOCUMENT_PREFIX, CaptureDocument, CaptureState, load_document
+from isochrone.capture.pacing import pace_delay_ns
+from isochrone.capture.settings import CaptureSettings
+from isochrone.capture.side_file import Backlog, SideFile
+from isochrone.capture.stamper import Stamper
+from isochrone.capture.stream import CapturedVolume, SessionStream
+from isochrone.link.messages import OverflowPolicy
+from isochrone.model.errors import ConflictError, NotFoundError
+from isochrone.model.records import RECORD_STRUCT, RecordBatch, RecordKind
+from isochrone.store.disk import Buffer, Disk
+from isochrone.store.pool import Pool
+from isochrone.store.volume import Volume
+
+_PACK = RECORD_STRUCT.pack
+_DATA = int(RecordKind.DATA)
+_ZERO = int(RecordKind.ZERO)
+
+
+@dataclass(slots=True)
+class Route:
+    """Where the writes of one volume go; rebuilt whenever a session changes.
+
+    Attributes:
+        maps: change maps to mark, of every session that holds the volume.
+        backlogs: streams that capture it.
+        copiers: copiers that still have images of it to bring; empty in the common case.
+        streams: the sessions of `backlogs`.
+        refusal: why writes are refused, "" when they are not.
+    """
+
+    maps: tuple[ChangeMap, ...] = ()
+    backlogs: tuple[Backlog, ...] = ()
+    copiers: tuple[tuple[Backlog, Copier], ...] = ()
+    streams: tuple[SessionStream, ...] = ()
+    refusal: str = ""
+
+
+@dataclass(slots=True)
+class _PendingBatch:
+    """Records of the batch being captured, all of one volume."""
+
+    volume: int = -1
+    backlogs: tuple[Backlog, ...] = ()
+    first_time_ns: int = 0
+    last_time_ns: int = 0
+    headers: list[bytes] = field(default_factory=list)
+    payload: list[Buffer] = field(default_factory=list)
+
+
+class Primary:
+    """See the module's essay. Sessions are told apart by id; links by the number the shell gives them.
+
+    Args:
+        disk: the pool's folder, where change maps live.
+        clock: host time in nanoseconds.
+        stamp_floor_ns: high-water mark of earlier stamps.
+
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        disk: Disk,
+        clock: Callable[[], int],
+        settings: CaptureSettings,
+        stamp_floor_ns: int,
+    ) -> None:
+        self.settings = settings
+        self.side_file = SideFile(settings.side_file_bytes_max)
+        self.streams: dict[str, SessionStream] = {}
+        self.stamper = Stamper(clock, stamp_floor_ns)
+        self.actions: list[Action] = []
+        self._pool = pool
+        self._disk = disk
+        self._clock = clock
+        self._track_size_bytes = pool.track_size_bytes
+        self._routes: dict[int, Route] = {}
+        self._pending = _PendingBatch()
+        self._pace_delay_ns_max = 0
+        self._restore()
+
+    def _restore(self) -> None:
+        """Take up every session the pool remembers, marking from the first write on."""
+        for key, value in self._pool.documents.items():
+            if key.startswith(DOCUMENT_PREFIX):
+                stream = self.add_stream(load_document(key, value))
+                for number in stream.document.volumes:
+                    captured = self._open_captured(stream, number)
+                    if self._pool.reopened_after_power_loss or captured.change_map.was_created:
+                        # The marks were in memory when power went; nothing is known but that all may differ.
+                        captured.change_map.mark_all()
+        self._remove_orphaned_maps()
+        self.rebuild_routes()
+
+    def _remove_orphaned_maps(self) -> None:
+        """Delete change maps that a crash left behind between a session's document and its maps."""
+        used = {
+            change_map_name(s.document.session_id, number)
+            for s in self.streams.values()
+            for number in s.volumes
+        }
+        for name in self._disk.names():
+            if name.startswith(CHANGE_MAP_PREFIX) and name not in used:
+                self._disk.remove(name)
+
+    # Application writes: the hot path
+
+    def write(self, volume: Volume, offset: int, data: Buffer) -> None:
+        """Write `data` at `offset` of `volume`, marked and captured.
+
+        Raises ConflictError (writes are refused now), PoolFullError, PoolReadOnlyError or OSError; then nothing is
+        captured, and what the volume holds is marked if it may have changed.
+        """
+        route = self._routes.get(volume.number)
+        if route is None:
+            volume.write(offset, data)
+            return
+        if route.refusal:
+            raise ConflictError(route.refusal, volume=volume.name)
+        size = self._track_size_bytes
+        track = offset // size
+        track_count = (offset + len(data) - 1) // size - track + 1
+        for change_map in route.maps:
+            change_map.mark(track, track_count)
+        try:
+            track, track_count, image = volume.write(offset, data)
+        except OSError:
+            self._write_failed(route, volume, [(track, track_count)])
+            raise
+        if route.copiers:
+            self._capture_beside_copy(route, volume.number, [(track, track_count, image)], [])
+        elif route.backlogs:
+            pending = self._pending
+            if pending.volume != volume.number:
+                self._seal()
+                pending.volume = volume.number
+                pending.backlogs = route.backlogs
+            pending.last_time_ns = stamp_ns = self.stamper.stamp()
+            pending.headers.append(_PACK(stamp_ns, volume.number, track, track_count, _DATA))
+            pending.payload.append(image)
+            if len(pending.headers) == 1:
+                pending.first_time_ns = stamp_ns
+
+    def zero(self, volume: Volume, offset: int, length: int, *, allocate: bool) -> None:
+        """Make a range of `volume` read as zeros (TRIM, WRITE_ZEROES), marked and captured. Raises as `write`."""
+        route = self._routes.get(volume.number)
+        if route is None:
+            volume.zero(offset, length, allocate=allocate)
+            return
+        if route.refusal:
+            raise ConflictError(route.refusal, volume=volume.name)
+        size = self._track_size_bytes
+        touched = [
+            (start // size, (start + run_length - 1) // size - start // size + 1)
+            for start, run_length, mapped in volume.mapped_runs(offset, length)
+            if mapped
+        ]
+        for change_map in route.maps:
+            for track, track_count in touched:
+                change_map.mark(track, track_count)
+        try:
+            result = volume.zero(offset, length, allocate=allocate)
+        except OSError:
+            self._write_failed(route, volume, touched)
+            raise
+        if not route.backlogs:
+            return
+        self._capture_beside_copy(route, volume.number, list(result.edges), list(result.runs))
+
+    def end_batch(self) -> int:
+        """Seal the batch and return the nanoseconds its acknowledgements are to be held, usually 0.
+
+        After it, the pointer log is written: an acknowledged write survives a kill of the process.
+        """
+        if self._pending.headers:
+            self._seal()
+        self._pool.log_write()
+        if self.side_file.is_full:
+            self._suspend_largest()
+        hold_ns = self.settings.clock_error_ns
+        if self._pace_delay_ns_max:
+            hold_ns = max(hold_ns, self.pace_delay_ns())
+        return hold_ns
+
+    def pace_delay_ns(self) -> int:
+        """Return the delay that pacing puts on each acknowledgement now."""
+        return pace_delay_ns(self.side_file.used_bytes, self.side_file.bytes_max, self._pace_delay_ns_max)
+
+    def _seal(self) -> None:
+        pending = self._pending
+        if pending.headers:
+            batch = RecordBatch(
+                pending.volume,
+                pending.first_time_ns,
+                pending.last_time_ns,
+                len(pending.headers),
+                b"".join(pending.headers),
+                b"".join(pending.payload),
+            )
+            pending.headers.clear()
+            pending.payload.clear()
+            self.side_file.enter(batch, pending.backlogs)
+        pending.volume = -1
+
+    def _capture_beside_copy(
+        self,
+        route: Route,
+        volume: int,
+        data_runs: list[tuple[int, int, Buffer]],
+        zero_runs: list[tuple[int, int]],
+    ) -> None:
+        """Capture one write, at one time, leaving out for each session the tracks whose image is still to come."""
+        self._seal()
+        if not data_runs and not zero_runs:
+            return
+        stamp_ns = self.stamper.stamp()
+        copiers = dict(route.copiers)
+        for backlog in route.backlogs:
+            copier = copiers.get(backlog)
+            headers: list[bytes] = []
+            payload: list[Buffer] = []
+            for first, count, image in data_runs:
+                for track, track_count in copier.sendable_runs(first, count) if copier else [(first, count)]:
+                    headers.append(_PACK(stamp_ns, volume, track, track_count, _DATA))
+                    start = (track - first) * self._track_size_bytes
+                    payload.append(memoryview(image)[start : start + track_count * self._track_size_bytes])
+            for first, count in zero_runs:
+                for track, track_count in copier.sendable_runs(first, count) if copier else [(first, count)]:
+                    headers.append(_PACK(stamp_ns, volume, track, track_count, _ZERO))
+            if headers:
+                batch = RecordBatch(
+                    volume, stamp_ns, stamp_ns, len(headers), b"".join(headers), b"".join(payload)
+                )
+                self.side_file.enter(batch, (backlog,))
+
+    def _write_failed(self, route: Route, volume: Volume, runs: list[tuple[int, int]]) -> None:
+        """Capture what the volume holds after a write that failed, perhaps half-way.
+
+        The secondary must not keep the old content when readers here see the new one; where even reading fails, nobody
+        knows what to send, and the sessions suspend with the tracks marked.
+        """
+        size = self._track_size_bytes
+        try:
+            images: list[tuple[int, int, Buffer]] = [
+                (track, count, volume.read(track * size, count * size)) for track, count in runs
+            ]
+        except OSError as error:
+            for stream in route.streams:
+                self.suspend(
+                    stream, f"volume {volume.name}: a write failed and the track cannot be read: {error}"
+                )
+        else:
+            self._capture_beside_copy(route, volume.number, images, [])
+
+    # Work between batches
+
+    def tick(self) -> None:
+        """Copy, send, promise, prune. Called every few milliseconds, and soon after many bytes were captured."""
+        self._seal()
+        now_ns = self._clock()
+        routes_changed = False
+        for stream in self.streams.values():
+            copying = stream.is_copying
+            try:
+                stream.copy(self._enter)
+            except OSError as error:
+                self.suspend(stream, f"a track of the primary cannot be read: {error}")
+                continue
+            stream.send_records(now_ns)
+            stream.send_progress(now_ns)
+            stream.prune(now_ns, self._remember_hardened)
+            routes_changed |= copying
+        if routes_changed:
+            self.rebuild_routes()
+        self._pool.log_write()
+
+    def _enter(self, stream: SessionStream, batch: RecordBatch) -> None:
+        self.side_file.enter(batch, (stream.backlog,))
+
+    def _remember_hardened(self, stream: SessionStream) -> None:
+        hardened_record_ns = max(stream.document.hardened_record_ns, stream.backlog.dropped_through_ns)
+        if hardened_record_ns != stream.document.hardened_record_ns:
+            self.remember(stream, stream.document.changed(hardened_record_ns=hardened_record_ns))
+            self._pool.log_write()
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Captured bytes not yet sent, of the fullest stream: the shell ticks early when it grows."""
+        return max((stream.backlog.unsent_bytes for stream in self.streams.values()), default=0)
+
+    def take_actions(self) -> list[Action]:
+        """Return and forget what the shell is to do."""
+        actions = self.actions[:]
+        self.actions.clear()
+        return actions
+
+    # Sessions
+
+    def add_stream(self, document: CaptureDocument) -> SessionStream:
+        """Take up a session."""
+        stream = SessionStream(
+            document, self.side_file, self.stamper, self.settings, self._track_size_bytes, self.actions
+        )
+        self.streams[document.session_id] = stream
+        return stream
+
+    def remember(self, stream: SessionStream, document: CaptureDocument) -> None:
+        """Make `document` the stream's, in memory and in the pool."""
+        if document != stream.document or document.key not in self._pool.documents:
+            stream.document = document
+            self._pool.put_document(document.key, document.model_dump_json().encode())
+
+    def set_volumes(self, stream: SessionStream, wanted: dict[str, bool]) -> dict[str, str]:
+        """Capture exactly the volumes named in `wanted`; the value says whether the secondary already holds data.
+
+        Returns the names that cannot be captured, with the reason.
+        """
+        self._seal()
+        refused: dict[str, str] = {}
+        numbers: dict[int, bool] = {}
+        for name, not_empty in wanted.items():
+            volume = self._pool.volumes.get(name)
+            if volume is None:
+                refused[name] = f"no volume {name!r} here: create it, or correct the pair's name"
+            else:
+                numbers[volume.number] = not_empty
+        dropped = [stream.volumes.pop(number) for number in list(stream.volumes) if number not in numbers]
+        for number, not_empty in numbers.items():
+            if number not in stream.volumes:
+                self._begin_capture(stream, number, not_empty)
+        # A map exists before the document that names it and is removed after it: a session never starts on a map
+        # that a crash has emptied.
+        self.remember(stream, stream.document.changed(volumes=tuple(sorted(stream.volumes))))
+        self._pool.log_write()
+        for captured in dropped:
+            captured.change_map.remove()
+        self.rebuild_routes()
+        return refused
+
+    def _begin_capture(self, stream: SessionStream, number: int, not_empty: bool) -> None:
+        captured = self._open_captured(stream, number)
+        if not_empty:
+            captured.change_map.mark_all()
+        else:
+            captured.change_map.mark_where(captured.volume.mapped())
+        if stream.incarnation:
+            captured.start_copy(self._track_size_bytes)
+
+    def _open_captured(self, stream: SessionStream, number: int) -> CapturedVolume:
+        volume = self._pool.volume_by_number(number)
+        name = change_map_name(stream.document.session_id, number)
+        captured = CapturedVolume(volume, ChangeMap(self._disk, name, number, volume.track_count))
+        stream.volumes[number] = captured
+        return captured
+
+    def suspend(self, stream: SessionStream, reason: str) -> None:
+        """Stop capturing for a session; its writes are marked from here on. Tells the mover."""
+        self._seal()
+        if stream.state in (CaptureState.SUSPENDED, CaptureState.ENDED):
+            return
+        stream.end_incarnation()
+        self.remember(
+            stream,
+            stream.document.changed(suspended=True, reason=reason[:1024], since_ns=self.stamper.promise()),
+        )
+        self.rebuild_routes()
+        stream.told_suspended(reason)
+
+    def _suspend_largest(self) -> None:
+        """The side file is full: the session that holds most of it suspends, until it is not."""
+        while self.side_file.is_full:
+            stream = max(self.streams.values(), key=lambda stream: stream.backlog.held_bytes)
+            self.suspend(stream, f"the side file reached its limit of {self.side_file.bytes_max} bytes")
+
+    def delete_stream(self, session_id: str) -> None:
+        """Forget a session: its marks, its captured records, its refusals of writes. Raises NotFoundError."""
+        self._seal()
+        stream = self.streams.pop(session_id, None)
+        if stream is None:
+            raise NotFoundError(f"no captured session {session_id!r} here", session=session_id)
+        stream.backlog.clear()
+        self._pool.delete_document(stream.document.key)
+        self._pool.log_write()
+        for captured in stream.volumes.values():
+            captured.change_map.remove()
+        if stream.link is not None:
+            self.actions.append(CloseLink(stream.link, "the session was deleted here"))
+        self.rebuild_routes()
+
+    def sessions_of_volume(self, number: int) -> list[str]:
+        """Return the names of the sessions that capture volume `number`."""
+        return [s.document.session_name for s in self.streams.values() if number in s.volumes]
+
+    def write_refusal(self, number: int) -> str:
+        """Return why writes to volume `number` are refused now, "" when they are not."""
+        route = self._routes.get(number)
+        return route.refusal if route else ""
+
+    def rebuild_routes(self) -> None:
+        """Derive the capture path's tables from the sessions."""
+        routes: dict[int, Route] = {}
+        for stream in self.streams.values():
+            for number, captured in stream.volumes.items():
+                route = routes.setdefault(number, Route())
+                route.maps += (captured.change_map,)
+                if stream.incarnation:
+                    route.backlogs += (stream.backlog,)
+                    route.streams += (stream,)
+                    if captured.copier:
+                        route.copiers += ((stream.backlog, captured.copier),)
+                route.refusal = route.refusal or _refusal(stream.document)
+        self._routes = routes
+        self._pace_delay_ns_max = max(
+            (
+                s.document.pace_delay_ns_max
+                for s in self.streams.values()
+                if s.incarnation and s.document.overflow_policy is OverflowPolicy.PACE
+            ),
+            default=0,
+        )
+
+
+def _refusal(document: CaptureDocument) -> str:
+    if document.ended:
+        return (
+            f"session {document.session_name!r} was recovered at {document.mover_name} under epoch {document.epoch}: this "
+            f"volume is no longer the primary; `isochrone session delete {document.session_name}` here makes it writable"
+        )
+    if document.quiesced:
+        return f"session {document.session_name!r} is switching over to {document.mover_name}: writes are refused"
+    return ""

@@ -1,0 +1,36 @@
+"""Limits and intervals of capture at one primary controller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+MILLISECOND_NS = 1_000_000
+SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureSettings:
+    """What an operator may choose, and the limits that follow from it.
+
+    Attributes:
+        side_file_bytes_max: captured, not yet hardened bytes over all sessions; at the limit a session suspends.
+        record_set_bytes_max: a record set is closed when it holds this much; one larger write still travels whole.
+        link_pending_bytes_max: bytes handed to a link and not yet taken by the kernel; the sender stops above it.
+        copy_ahead_bytes_max: images captured and not yet hardened, a session: the copier's share of the side file.
+        copy_step_tracks_max: tracks that one step of the copier reads, so that it never holds writes for long.
+        heartbeat_interval_ns: an idle session promises its time this often.
+        progress_interval_ns: copy progress is told this often.
+        prune_interval_ns: change maps are toggled at most this often (S3).
+        clock_error_ns: acknowledgements wait until every other host's clock is past the stamp; 0 on one host.
+    """
+
+    side_file_bytes_max: int = 256 * MIB
+    record_set_bytes_max: int = MIB
+    link_pending_bytes_max: int = 4 * MIB
+    copy_ahead_bytes_max: int = 16 * MIB
+    copy_step_tracks_max: int = 256
+    heartbeat_interval_ns: int = 10 * MILLISECOND_NS
+    progress_interval_ns: int = 100 * MILLISECOND_NS
+    prune_interval_ns: int = 2 * SECOND_NS
+    clock_error_ns: int = 0

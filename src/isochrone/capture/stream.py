@@ -1,0 +1,279 @@
+"""One session at its primary: the volumes it captures, what is held for it, and what is sent to its mover."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from isochrone.capture.actions import Action, SendMessage
+from isochrone.capture.change_map import ChangeMap
+from isochrone.capture.copier import Copier
+from isochrone.capture.document import CaptureDocument, CaptureState
+from isochrone.capture.settings import CaptureSettings
+from isochrone.capture.side_file import Backlog, SideFile
+from isochrone.capture.stamper import Stamper
+from isochrone.link.messages import (
+    Ack,
+    CopyProgress,
+    Message,
+    RecordSet,
+    Suspended,
+    VolumeCopy,
+    VolumeInfo,
+)
+from isochrone.model.records import RecordBatch
+from isochrone.store.volume import Volume
+
+COPY_STEPS_PER_TICK_MAX: Final = 4
+"""Steps of the copier between two looks at application writes."""
+
+
+class CapturedVolume:
+    """One volume of a session at its primary.
+
+    Attributes:
+        copier: what is still to be copied; None when nothing is.
+        copied_through_ns: time by which every image was captured; 0 while tracks remain.
+    """
+
+    __slots__ = ("change_map", "copied_through_ns", "copier", "volume")
+
+    def __init__(self, volume: Volume, change_map: ChangeMap) -> None:
+        self.volume = volume
+        self.change_map = change_map
+        self.copier: Copier | None = None
+        self.copied_through_ns = 0
+
+    @property
+    def tracks_remaining(self) -> int:
+        """Tracks whose image is still to be read."""
+        return self.copier.remaining if self.copier else 0
+
+    def start_copy(self, track_size_bytes: int) -> None:
+        """Copy every marked track; marks are kept until all of it is hardened."""
+        self.change_map.freeze()
+        self.copier = Copier(self.volume, self.change_map.marked(), track_size_bytes)
+        self.copied_through_ns = 0
+
+    def stop_copy(self) -> None:
+        """Give the copy up; the marks remember what is missing."""
+        self.change_map.freeze()
+        self.copier = None
+        self.copied_through_ns = 0
+
+
+class SessionStream:
+    """The stream of one session from one primary. One owner, no I/O: calls change it, `actions` collects what to send.
+
+    Attributes:
+        incarnation: name of the unbroken stream in progress, "" when there is none.
+        hardened_ns: the session's J as last acknowledged by the mover.
+        link: number of the link to the mover, None when there is none.
+    """
+
+    def __init__(
+        self,
+        document: CaptureDocument,
+        side_file: SideFile,
+        stamper: Stamper,
+        settings: CaptureSettings,
+        track_size_bytes: int,
+        actions: list[Action],
+    ) -> None:
+        self.document = document
+        self.backlog = Backlog(side_file)
+        self.volumes: dict[int, CapturedVolume] = {}
+        self.incarnation = ""
+        self.hardened_ns = 0
+        self.consistency_ns = 0
+        self.link: int | None = None
+        self.link_pending_bytes = 0
+        self.sent_bytes = 0
+        self.sent_through_ns = 0
+        self._configured = False
+        self._window_bytes = 0
+        self._sequence = 0
+        self._heartbeat_ns = 0
+        self._progress_ns = 0
+        self._progress_told: dict[int, tuple[int, int]] = {}
+        self._toggled_ns = 0
+        self._stamper = stamper
+        self._settings = settings
+        self._track_size_bytes = track_size_bytes
+        self._actions = actions
+
+    # State
+
+    @property
+    def state(self) -> CaptureState:
+        """See CaptureState."""
+        if self.document.ended:
+            return CaptureState.ENDED
+        if self.document.suspended:
+            return CaptureState.SUSPENDED
+        return CaptureState.STREAMING if self.incarnation else CaptureState.MARKING
+
+    @property
+    def is_copying(self) -> bool:
+        """Whether images remain to be read of some volume."""
+        return any(captured.copier for captured in self.volumes.values())
+
+    def begin_incarnation(self, incarnation: str) -> None:
+        """Begin a new unbroken stream: what was captured before is dropped, marked tracks are copied."""
+        self.backlog.clear()
+        self.incarnation = incarnation
+        for captured in self.volumes.values():
+            captured.start_copy(self._track_size_bytes)
+        self._progress_told.clear()
+
+    def end_incarnation(self) -> None:
+        """Stop capturing; the marks are a superset of what the secondary lacks."""
+        self.backlog.clear()
+        self.incarnation = ""
+        for captured in self.volumes.values():
+            captured.stop_copy()
+
+    # Link
+
+    def attach(self, link: int, received_through_ns: int) -> None:
+        """The mover is on `link` now and has everything through `received_through_ns` of this incarnation.
+
+        Nothing is sent before `configured`.
+        """
+        self.link = link
+        self.backlog.rewind(received_through_ns)
+        self.sent_through_ns = received_through_ns
+        self.link_pending_bytes = 0
+        self._configured = False
+        self._window_bytes = 0
+        self._sequence = 0
+        self.sent_bytes = 0
+        self._progress_told.clear()
+
+    def detach(self) -> None:
+        """The link is gone."""
+        self.link = None
+        self._configured = False
+
+    def configured(self) -> None:
+        """The mover knows the volumes' numbers: record sets may flow."""
+        self._configured = True
+        self._progress_told.clear()
+
+    def send(self, message: Message) -> None:
+        """Send `message` if there is a link."""
+        if self.link is not None:
+            self._actions.append(SendMessage(self.link, message))
+
+    def acknowledged(self, ack: Ack) -> None:
+        """The mover has hardened through `ack.hardened_ns` and takes `ack.window_bytes` in all on this link."""
+        self._window_bytes = max(self._window_bytes, ack.window_bytes)
+        self.consistency_ns = max(self.consistency_ns, ack.consistency_ns)
+        if ack.hardened_ns > self.hardened_ns:
+            self.hardened_ns = ack.hardened_ns
+            self.backlog.drop_hardened(ack.hardened_ns)
+
+    def told_suspended(self, reason: str) -> None:
+        """Tell the mover that nothing later than what was sent will come."""
+        self.send(Suspended(reason[:1024], self.sent_through_ns))
+
+    # Work, called between application batches
+
+    def copy(self, enter: Callable[[SessionStream, RecordBatch], None]) -> None:
+        """Put the next images into the stream, as far as the copier's share of the side file allows.
+
+        `enter` puts a batch into this session's stream. Raises OSError when a track cannot be read.
+        """
+        if not (self.incarnation and self._configured):
+            return
+        for _ in range(COPY_STEPS_PER_TICK_MAX):
+            captured = self._next_to_copy()
+            if captured is None or self.backlog.held_bytes >= self._settings.copy_ahead_bytes_max:
+                return
+            copier = captured.copier
+            if copier is None:
+                return
+            batch = copier.step(self._stamper.stamp(), self._settings.copy_step_tracks_max)
+            if batch is not None:
+                enter(self, batch)
+            if copier.remaining == 0:
+                captured.copier = None
+                captured.copied_through_ns = self._stamper.promise()
+                captured.change_map.thaw(captured.copied_through_ns)
+
+    def _next_to_copy(self) -> CapturedVolume | None:
+        """Smallest remaining first: pairs become DUPLEX early and no big one holds back the small."""
+        waiting = [captured for captured in self.volumes.values() if captured.copier]
+        return min(waiting, key=lambda captured: captured.tracks_remaining, default=None)
+
+    def send_records(self, now_ns: int) -> None:
+        """Send what is captured as far as the window and the link take it, else a heartbeat when one is due."""
+        if self.link is None or not self._configured or not self.incarnation:
+            return
+        while (
+            self.backlog.unsent_bytes
+            and self.sent_bytes < self._window_bytes
+            and self.link_pending_bytes < self._settings.link_pending_bytes_max
+        ):
+            self._send_set(self.backlog.take_unsent(self._settings.record_set_bytes_max), now_ns)
+        if now_ns - self._heartbeat_ns >= self._settings.heartbeat_interval_ns:
+            self._send_set([], now_ns)
+
+    def _send_set(self, batches: list[RecordBatch], now_ns: int) -> None:
+        # Volumes that have left the session may still stand in the backlog; the mover no longer knows them.
+        wanted = [batch for batch in batches if batch.volume in self.volumes]
+        headers = b"".join([batch.headers for batch in wanted])
+        payload = b"".join([batch.payload for batch in wanted])
+        # Only a stream with nothing left unsent may promise more than the records it has sent.
+        if not self.backlog.unsent_bytes:
+            through_ns = self._stamper.promise()
+        else:
+            through_ns = batches[-1].last_time_ns if batches else self.sent_through_ns
+        self._sequence += 1
+        self.send(RecordSet(self._sequence, through_ns, headers, payload))
+        size_bytes = len(headers) + len(payload)
+        self.sent_bytes += size_bytes
+        self.link_pending_bytes += size_bytes
+        self.sent_through_ns = through_ns
+        self._heartbeat_ns = now_ns
+
+    def send_progress(self, now_ns: int) -> None:
+        """Tell the mover how far the copies are: at once when one is complete, else at intervals."""
+        if self.link is None or not self._configured or not self.incarnation:
+            return
+        news = {
+            number: (captured.tracks_remaining, captured.copied_through_ns)
+            for number, captured in self.volumes.items()
+        }
+        if news == self._progress_told:
+            return
+        finished = any(news[n][1] and self._progress_told.get(n, (0, 0))[1] == 0 for n in news)
+        if not finished and now_ns - self._progress_ns < self._settings.progress_interval_ns:
+            return
+        self._progress_told = news
+        self._progress_ns = now_ns
+        self.send(CopyProgress([VolumeCopy(number, *progress) for number, progress in news.items()]))
+
+    def prune(self, now_ns: int, remember: Callable[[SessionStream], None]) -> None:
+        """Clear marks that are proven hardened and start new generations (S3).
+
+        `remember` persists `document.hardened_record_ns` before the first mark is cleared on its strength.
+        """
+        if not self.incarnation:
+            return
+        maps = [captured.change_map for captured in self.volumes.values()]
+        if any(m.toggle_ns is not None and m.toggle_ns <= self.hardened_ns for m in maps):
+            remember(self)
+            for change_map in maps:
+                change_map.release(self.hardened_ns)
+        if now_ns - self._toggled_ns >= self._settings.prune_interval_ns:
+            self._toggled_ns = now_ns
+            for change_map in maps:
+                change_map.toggle(self._stamper.promise())
+
+    def volume_infos(self) -> list[VolumeInfo]:
+        """Return the captured volumes as told to the mover."""
+        return [
+            VolumeInfo(captured.volume.name, number, captured.volume.size_bytes, captured.tracks_remaining)
+            for number, captured in sorted(self.volumes.items())
+        ]

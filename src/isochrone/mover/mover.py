@@ -1,0 +1,236 @@
+"""The mover of one session: from record sets to a committed image, in five steps.
+
+    receive -> stage (payload once to fresh tracks, pointers to the log) -> form F -> harden J -> commit C
+
+F is the minimum, over the primaries, of the promise each has given: everything up to it has come. J follows when data
+and pointers of everything up to an earlier F are durable. A commit links staged tracks into the volumes' tables up to a
+limit that the session gives (its gate), so that the committed image is always the set of all writes up to one time.
+
+Nothing here waits or does I/O but through the pool: `form` says that a harden is due, the shell runs the pool's sync and
+calls `hardened`. Always C <= J <= F.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from isochrone.model.errors import PoolFullError
+from isochrone.model.records import RECORD_DTYPE, RecordArray
+from isochrone.mover.settings import MoverSettings
+from isochrone.store.disk import Buffer
+from isochrone.store.pool import Pool
+
+_NO_RECORDS: Final = np.empty(0, dtype=RECORD_DTYPE)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedSet:
+    """A record set with volume numbers of this pool."""
+
+    through_ns: int
+    records: RecordArray
+    payload: Buffer
+
+    @property
+    def size_bytes(self) -> int:
+        """What it counts against the window."""
+        return self.records.nbytes + len(self.payload)
+
+
+class Source:
+    """What has come from one primary.
+
+    Attributes:
+        through_ns: everything of this primary up to here is staged.
+        staged_bytes: payload and headers staged since the link was opened; opens the window.
+        waiting: received, but the pool had no room; bounded by the window.
+        joined_ns: J that was reached, or under way, without this primary when its first promise came; None before. F
+            waits for it from then on, and once C is past joined_ns the image includes it exactly (S4, late joiner).
+    """
+
+    __slots__ = ("joined_ns", "logged_through_ns", "staged_bytes", "through_ns", "waiting")
+
+    def __init__(self, through_ns: int) -> None:
+        self.through_ns = through_ns
+        self.logged_through_ns = through_ns
+        self.staged_bytes = 0
+        self.waiting: deque[ReceivedSet] = deque()
+        self.joined_ns: int | None = None
+
+
+class Mover:
+    """See the module's essay.
+
+    Args:
+        session: number of the session in the pool.
+
+    Attributes:
+        journal_ns: J.
+        consistency_ns: C.
+        full_reason: why received record sets cannot be staged now, "" when they can.
+    """
+
+    def __init__(self, pool: Pool, session: int, settings: MoverSettings) -> None:
+        self.settings = settings
+        self.sources: dict[int, Source] = {}
+        self.consistency_ns = pool.committed_through_ns(session)
+        self.journal_ns = self.consistency_ns
+        self.full_reason = ""
+        self.records_received = 0
+        self.bytes_received = 0
+        self._pool = pool
+        self._session = session
+        self._hardening_ns: int | None = None
+        self._unhardened = True
+        self._staged_since_form_bytes = 0
+        self._formed_at_ns = 0
+        self._idle_logged_at_ns = 0
+
+    # Sources
+
+    def add_source(self, source: int) -> None:
+        """Begin to count primary `source` into F."""
+        if source not in self.sources:
+            state = Source(self._pool.staged_through_ns(self._session, source))
+            self.sources[source] = state
+            if state.through_ns:
+                self._join(state)
+
+    def _join(self, state: Source) -> None:
+        state.joined_ns = max(self.journal_ns, self._hardening_ns or 0)
+
+    def has_interlocked(self, source: int) -> bool:
+        """Whether the committed image includes `source` exactly up to C."""
+        joined_ns = self.sources[source].joined_ns if source in self.sources else None
+        return joined_ns is not None and self.consistency_ns > joined_ns
+
+    def remove_source(self, source: int) -> None:
+        """Primary `source` has no pair any more: F no longer waits for it."""
+        self.sources.pop(source, None)
+
+    def restart_window(self, source: int) -> None:
+        """A new link to `source`: the window counts from zero, and what was waiting will be sent again."""
+        self.sources[source].staged_bytes = 0
+        self.sources[source].waiting.clear()
+
+    def window_bytes(self, source: int) -> int:
+        """Return the total that `source` may have sent on its present link."""
+        return self.sources[source].staged_bytes + self.settings.window_bytes
+
+    # Receive and stage
+
+    def receive(self, source: int, received: ReceivedSet) -> None:
+        """Stage a record set, or keep it waiting while the pool is full."""
+        self.records_received += len(received.records)
+        self.bytes_received += received.size_bytes
+        state = self.sources[source]
+        if state.waiting or not self._stage(source, state, received):
+            state.waiting.append(received)
+
+    def stage_waiting(self) -> None:
+        """Try again to stage what found the pool full."""
+        for source, state in self.sources.items():
+            while state.waiting and self._stage(source, state, state.waiting[0]):
+                state.waiting.popleft()
+        if not any(state.waiting for state in self.sources.values()):
+            self.full_reason = ""
+
+    def _stage(self, source: int, state: Source, received: ReceivedSet) -> bool:
+        if len(received.records):
+            try:
+                self._pool.stage(
+                    self._session, source, received.through_ns, received.records, received.payload
+                )
+            except PoolFullError as error:
+                self.full_reason = error.message
+                return False
+            self._unhardened = True
+            self._staged_since_form_bytes += received.size_bytes
+            state.logged_through_ns = received.through_ns
+        if state.joined_ns is None:
+            self._join(state)
+        state.through_ns = max(state.through_ns, received.through_ns)
+        state.staged_bytes += received.size_bytes
+        return True
+
+    # Form, harden, commit
+
+    @property
+    def form_ns(self) -> int:
+        """F: everything up to it has been staged from every primary that has joined; J when none has."""
+        joined = [state.through_ns for state in self.sources.values() if state.joined_ns is not None]
+        return max(self.journal_ns, min(joined, default=0))
+
+    def form(self, now_ns: int) -> bool:
+        """Close a group if one is due. Returns whether the shell must run the pool's sync and then call `hardened`."""
+        due = (
+            now_ns - self._formed_at_ns >= self.settings.group_interval_ns
+            or self._staged_since_form_bytes >= self.settings.group_bytes_max
+        )
+        if self._hardening_ns is not None or not due:
+            return False
+        self._formed_at_ns = now_ns
+        form_ns = self.form_ns
+        if not self._unhardened:
+            # Nothing was staged since the last harden: time alone moves on, and is worth a sync only now and then.
+            self.journal_ns = form_ns
+            if (
+                now_ns - self._idle_logged_at_ns < self.settings.idle_log_interval_ns
+                or not self._log_through()
+            ):
+                return False
+        self._log_through()
+        self._idle_logged_at_ns = now_ns
+        self._begin_harden(form_ns)
+        return True
+
+    def _begin_harden(self, form_ns: int) -> None:
+        self._pool.log_write()
+        self._hardening_ns = form_ns
+        self._unhardened = False
+        self._staged_since_form_bytes = 0
+
+    def _log_through(self) -> bool:
+        """Log promises that came without records, so that they survive; returns whether there was any."""
+        news = False
+        for source, state in self.sources.items():
+            if state.through_ns > state.logged_through_ns:
+                self._pool.stage(self._session, source, state.through_ns, _NO_RECORDS, b"")
+                state.logged_through_ns = state.through_ns
+                news = True
+        return news
+
+    def harden_all(self) -> None:
+        """Begin a harden of everything staged, whatever the interval; `hardened` follows."""
+        self._log_through()
+        self._begin_harden(self.form_ns)
+
+    @property
+    def is_hardening(self) -> bool:
+        """Whether a harden is under way."""
+        return self._hardening_ns is not None
+
+    def hardened(self) -> None:
+        """The sync that `form` asked for has succeeded."""
+        if self._hardening_ns is not None:
+            self.journal_ns = max(self.journal_ns, self._hardening_ns)
+            self._hardening_ns = None
+
+    def harden_failed(self) -> None:
+        """The sync failed: nothing of it counts; the pool takes no more writes."""
+        self._hardening_ns = None
+        self._unhardened = True
+
+    def commit(self, limit_ns: int) -> None:
+        """Move C to `limit_ns` (at most J): link everything staged up to it. Does nothing if C is there already."""
+        limit_ns = min(limit_ns, self.journal_ns)
+        if limit_ns <= self.consistency_ns:
+            return
+        if self._pool.staged_count(self._session):
+            self._pool.commit(self._session, limit_ns)
+            self._pool.log_write()
+        self.consistency_ns = limit_ns

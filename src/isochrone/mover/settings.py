@@ -1,0 +1,25 @@
+"""Limits and intervals of one session's mover."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+MILLISECOND_NS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class MoverSettings:
+    """What an operator may choose for a session, and the limits that follow from it.
+
+    Attributes:
+        group_interval_ns: a consistency group is formed this often.
+        group_bytes_max: and as soon as this much was staged since the last one.
+        window_bytes: payload and headers that one primary may send ahead of what is staged; bounds receive memory.
+        idle_log_interval_ns: while no writes come, the sessions' times are made durable this often.
+    """
+
+    group_interval_ns: int = 10 * MILLISECOND_NS
+    group_bytes_max: int = 32 * MIB
+    window_bytes: int = 16 * MIB
+    idle_log_interval_ns: int = 1000 * MILLISECOND_NS

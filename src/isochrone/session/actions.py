@@ -1,0 +1,39 @@
+"""What a session asks its shell to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from isochrone.link.messages import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Connect to source number `source`; answer with `link_opened` or `link_lost`."""
+
+    source: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    """Send `message` to source number `source`."""
+
+    source: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLink:
+    """Close the link to source number `source`; `reason` is for the log. `link_lost` need not follow."""
+
+    source: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Harden:
+    """Run the pool's sync to its end, then call `hardened`, or `harden_failed` when it raised."""
+
+
+Action = Dial | SendMessage | CloseLink | Harden

@@ -1,0 +1,95 @@
+"""Contact with one primary: the link, its back-off, and what was heard on it last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from isochrone.session.settings import SessionSettings
+
+
+class ContactState(StrEnum):
+    """A link as the session sees it.
+
+    ::
+
+        DOWN --Dial--> DIALING --opened--> GREETED --Welcome--> WELCOMED --Configured--> STREAMING
+          ^               |                   |                    |                         |
+          +---------------+-------------------+--------------------+-------------------------+   lost, closed
+    """
+
+    DOWN = "DOWN"
+    DIALING = "DIALING"
+    GREETED = "GREETED"
+    WELCOMED = "WELCOMED"
+    STREAMING = "STREAMING"
+
+
+class Contact:
+    """Link state to one primary.
+
+    Attributes:
+        since_ns: when `state` was entered.
+        heard_ns: when the last message came.
+        error: why the link is down, for people; "" when it is up.
+        suspended: the primary has suspended the session.
+        tracks_remaining, copied_through_ns: by primary volume number, as last told.
+    """
+
+    def __init__(self, settings: SessionSettings, jitter: Callable[[], float], now_ns: int) -> None:
+        self.state = ContactState.DOWN
+        self.since_ns = now_ns
+        self.heard_ns = now_ns
+        self.error = "not connected yet"
+        self.suspended = False
+        self.resuming = False
+        self.quiesced_ns: int | None = None
+        self.tracks_remaining: dict[int, int] = {}
+        self.copied_through_ns: dict[int, int] = {}
+        self.refused: dict[str, str] = {}
+        self._settings = settings
+        self._jitter = jitter
+        self._redial_at_ns = now_ns
+        self._redial_ns = settings.redial_ns_min
+
+    @property
+    def is_up(self) -> bool:
+        """Whether messages can be sent."""
+        return self.state in (ContactState.GREETED, ContactState.WELCOMED, ContactState.STREAMING)
+
+    @property
+    def is_welcomed(self) -> bool:
+        """Whether the primary has accepted the session on this link."""
+        return self.state in (ContactState.WELCOMED, ContactState.STREAMING)
+
+    def enter(self, state: ContactState, now_ns: int) -> None:
+        """Enter `state`."""
+        self.state = state
+        self.since_ns = now_ns
+        self.heard_ns = now_ns
+        if state is ContactState.STREAMING:
+            self.error = ""
+            self._redial_ns = self._settings.redial_ns_min
+
+    def should_dial(self, now_ns: int) -> bool:
+        """Whether it is time to try again."""
+        return self.state is ContactState.DOWN and now_ns >= self._redial_at_ns
+
+    def lost(self, reason: str, now_ns: int) -> None:
+        """The link is gone or could not be had: try again after a back-off that doubles, with jitter."""
+        self.enter(ContactState.DOWN, now_ns)
+        self.error = reason
+        self.suspended = False
+        self.resuming = False
+        self.quiesced_ns = None
+        self.tracks_remaining.clear()
+        self.copied_through_ns.clear()
+        self._redial_at_ns = now_ns + int(self._redial_ns * (0.5 + self._jitter() / 2))
+        self._redial_ns = min(2 * self._redial_ns, self._settings.redial_ns_max)
+
+    def is_silent(self, now_ns: int) -> bool:
+        """Whether an open link has said nothing for longer than a live one can."""
+        expects_words = self.state in (ContactState.GREETED, ContactState.WELCOMED) or (
+            self.state is ContactState.STREAMING and not self.suspended
+        )
+        return expects_words and now_ns - self.heard_ns > self._settings.silence_ns_max

@@ -1,0 +1,141 @@
+"""What a session is, and what its secondary remembers of it over restarts: a named document in the pool."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from isochrone.link.messages import (
+    U32,
+    U64,
+    Compression,
+    Identity,
+    Name,
+    OptionalIdentity,
+    OverflowPolicy,
+    Text,
+)
+from isochrone.model.errors import DamagedError
+from isochrone.model.states import SessionState
+
+DOCUMENT_PREFIX: Final = "session/"
+
+
+class SourceDocument(BaseModel):
+    """One primary controller of a session. Its place in the session's list is its number in the pool's records.
+
+    Attributes:
+        controller_id: identity at first contact; another controller at the address is refused. "" before.
+        incarnation: stream that staged records belong to, "" before the first.
+        fenced: it has confirmed that the session ended, or forgotten it.
+        resume_wanted: the session was resumed while it could not be told.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: Name
+    address: Text
+    controller_id: OptionalIdentity = ""
+    incarnation: OptionalIdentity = ""
+    fenced: bool = False
+    resume_wanted: bool = False
+
+
+class PairDocument(BaseModel):
+    """One pair of volumes.
+
+    Attributes:
+        source: place of its primary in the session's sources.
+        primary_number, secondary_number: volume numbers, None until the primary has confirmed the pair.
+        complete: the pair has been DUPLEX: the committed image of the secondary is one that was true.
+        duplex: every write up to the consistency time is in the committed image.
+        removing: leaves the session once the primary has confirmed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    source: U32
+    primary_volume: Name
+    secondary_volume: Name
+    primary_number: U32 | None = None
+    secondary_number: U32 | None = None
+    complete: bool = False
+    duplex: bool = False
+    removing: bool = False
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether both volumes are known; records may have been staged since."""
+        return self.secondary_number is not None
+
+
+class SessionDocument(BaseModel):
+    """The persistent part of one session.
+
+    Attributes:
+        number: the session's number in the pool's records.
+        hold_floor_ns: while a resync runs, the time of the committed image, which stays as it is until the resync is
+            complete; None when commits follow J.
+        recovered_ns: with RECOVERY and ENDED, the time that the volumes are recovered to.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_enum_values=False)
+
+    session_id: Identity
+    name: Name
+    number: U32
+    epoch: U64 = 1
+    state: SessionState = SessionState.ACTIVE
+    reason: Text = ""
+    since_ns: U64 = 0
+    group_interval_ns: U64
+    compression: Compression = Compression.OFF
+    overflow_policy: OverflowPolicy = OverflowPolicy.PACE
+    pace_delay_ns_max: U64 = 0
+    sources: tuple[SourceDocument, ...] = ()
+    pairs: tuple[PairDocument, ...] = ()
+    hold_floor_ns: U64 | None = None
+    recovered_ns: U64 = 0
+
+    @property
+    def key(self) -> str:
+        """Name of the document in the pool."""
+        return DOCUMENT_PREFIX + self.name
+
+    def changed(self, **fields: object) -> SessionDocument:
+        """Return a copy with `fields` replaced."""
+        return self.model_copy(update=fields)
+
+    def with_source(self, number: int, **fields: object) -> SessionDocument:
+        """Return a copy with fields of source `number` replaced."""
+        sources = list(self.sources)
+        sources[number] = sources[number].model_copy(update=fields)
+        return self.changed(sources=tuple(sources))
+
+    def with_pairs(self, pairs: dict[str, PairDocument]) -> SessionDocument:
+        """Return a copy with pairs replaced, keyed by secondary volume."""
+        return self.changed(pairs=tuple(pairs.get(pair.secondary_volume, pair) for pair in self.pairs))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the session has ended or is ending: nothing more is received."""
+        return self.state in (SessionState.RECOVERY, SessionState.ENDED)
+
+    @property
+    def is_image_complete(self) -> bool:
+        """Whether the committed image is one instant of every volume of the session."""
+        return bool(self.pairs) and all(pair.complete for pair in self.pairs)
+
+    @property
+    def sources_in_use(self) -> set[int]:
+        """Numbers of the sources that have a pair."""
+        return {pair.source for pair in self.pairs}
+
+
+def load_document(key: str, value: bytes) -> SessionDocument:
+    """Return the document stored under `key`. Raises DamagedError when it does not read."""
+    try:
+        return SessionDocument.model_validate_json(value)
+    except ValidationError as error:
+        raise DamagedError(f"pool document {key!r} does not read: {error}", document=key) from error

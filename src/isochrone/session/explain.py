@@ -1,0 +1,61 @@
+"""Why a session does not move on, in words (promise 3: blocked is not zero, and says what it waits for)."""
+
+from __future__ import annotations
+
+from isochrone.model.states import PairState, SessionState
+from isochrone.session.contact import ContactState
+from isochrone.session.document import PairDocument
+from isochrone.session.session import Session
+
+
+def blocked_on(session: Session, now_ns: int) -> str:
+    """Return what keeps C from following the primaries' time, "" when nothing does."""
+    document = session.document
+    if document.state is SessionState.SUSPENDED:
+        return f"suspended: {document.reason}"
+    if document.is_over:
+        return ""
+    reasons: list[str] = []
+    if session.mover.full_reason:
+        reasons.append(f"received writes cannot be stored: {session.mover.full_reason}")
+    for source in sorted(document.sources_in_use):
+        contact = session.contacts[source]
+        name = document.sources[source].name
+        seconds = max(0, now_ns - contact.since_ns) / 1e9
+        if contact.state is not ContactState.STREAMING:
+            reasons.append(
+                f"primary {name} is not streaming for {seconds:.1f} s: {contact.error or contact.state.lower()}"
+            )
+        elif contact.suspended:
+            reasons.append(f"primary {name} is suspended")
+        reasons += [f"primary {name}, volume {volume}: {text}" for volume, text in contact.refused.items()]
+    if document.hold_floor_ns is not None:
+        reasons.append("a resync: the last complete image stays in service until it is done")
+    if session.is_draining:
+        reasons.append(
+            "a planned switchover: the primaries refuse writes until everything acknowledged is here"
+        )
+    return "; ".join(reasons)
+
+
+def pair_state(session: Session, pair: PairDocument) -> PairState:
+    """Return the state of `pair` as PairState defines it."""
+    document = session.document
+    if document.is_over:
+        return PairState.SIMPLEX
+    if document.state is SessionState.SUSPENDED:
+        return PairState.SUSPENDED
+    if pair.duplex:
+        return PairState.DUPLEX
+    contact = session.contacts[pair.source]
+    if pair.primary_number is not None and pair.primary_number in contact.tracks_remaining:
+        return PairState.COPY
+    return PairState.PENDING
+
+
+def image_incomplete_because(session: Session) -> str:
+    """Return why the committed image is not yet one instant of all volumes, "" when it is."""
+    missing = [pair.secondary_volume for pair in session.document.pairs if not pair.complete]
+    if not session.document.pairs:
+        return "the session has no pairs"
+    return f"the first copy of {', '.join(missing)} is not complete" if missing else ""

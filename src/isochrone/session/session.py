@@ -1,0 +1,591 @@
+"""One session at its secondary: contact with the primaries, states, and when the mover commits.
+
+Events come in through `link_*`, `hardened` and the commands; `tick` moves time; what is to be done comes out of
+`take_actions`. There is one owner and no lock: every call runs to its end.
+
+The document in the pool is written before anything is staged on its strength (a new incarnation, a confirmed pair), and
+together with the commit that makes it true (DUPLEX), in the order of the pool's log; so after a crash at any step the
+document never says more than the staged and committed records bear out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from isochrone.link.messages import (
+    PROTOCOL_VERSION,
+    Ack,
+    Configure,
+    Configured,
+    CopyProgress,
+    Fence,
+    Fenced,
+    Forget,
+    Forgotten,
+    Hello,
+    Message,
+    Quiesce,
+    Quiesced,
+    RecordSet,
+    Refused,
+    Resume,
+    Resumed,
+    Suspend,
+    Suspended,
+    Unquiesce,
+    Welcome,
+)
+from isochrone.model.errors import ConflictError, IsochroneError, ProtocolError
+from isochrone.model.states import SessionState
+from isochrone.mover.lookup import VolumeLookup
+from isochrone.mover.mover import Mover, ReceivedSet
+from isochrone.mover.settings import MoverSettings
+from isochrone.session import transitions
+from isochrone.session.actions import Action, CloseLink, Dial, Harden, SendMessage
+from isochrone.session.contact import Contact, ContactState
+from isochrone.session.document import PairDocument, SessionDocument, SourceDocument
+from isochrone.session.gate import commit_limit_ns, copies_are_hardened
+from isochrone.session.settings import SessionSettings
+from isochrone.store.pool import Pool
+
+
+class Session:
+    """See the module's essay.
+
+    Args:
+        document: as restored from the pool, or new (then call `remember` first).
+        mover_id, mover_name: identity of this controller.
+        clock: host time in nanoseconds.
+        jitter: draws from [0, 1) to spread reconnects.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        document: SessionDocument,
+        mover_id: str,
+        mover_name: str,
+        clock: Callable[[], int],
+        jitter: Callable[[], float],
+        settings: SessionSettings = SessionSettings(),
+    ) -> None:
+        self.document = document
+        self.settings = settings
+        self.mover = Mover(pool, document.number, MoverSettings(group_interval_ns=document.group_interval_ns))
+        self.contacts: dict[int, Contact] = {}
+        self.is_forgotten = False
+        self._pool = pool
+        self._mover_id = mover_id
+        self._mover_name = mover_name
+        self._clock = clock
+        self._jitter = jitter
+        self._actions: list[Action] = []
+        self._lookups: dict[int, VolumeLookup] = {}
+        self._acks_told: dict[int, Ack] = {}
+        self._drain_began_ns: int | None = None
+        self._drain_allows_incomplete = False
+        self._deleting = False
+        self._recovery_waits_for_harden = False
+        self._follow_document()
+
+    # Document
+
+    def remember(self, document: SessionDocument) -> None:
+        """Make `document` the session's, in memory and in the pool's log."""
+        if document != self.document or document.key not in self._pool.documents:
+            self.document = document
+            self._pool.put_document(document.key, document.model_dump_json().encode())
+            self._pool.log_write()
+        self._follow_document()
+
+    def _follow_document(self) -> None:
+        now_ns = self._clock()
+        for source in range(len(self.document.sources)):
+            if source not in self.contacts:
+                self.contacts[source] = Contact(self.settings, self._jitter, now_ns)
+        in_use = self.document.sources_in_use
+        for source in in_use:
+            self.mover.add_source(source)
+        for source in set(self.mover.sources) - in_use:
+            self.mover.remove_source(source)
+
+    def take_actions(self) -> list[Action]:
+        """Return and forget what the shell is to do."""
+        actions = self._actions[:]
+        self._actions.clear()
+        return actions
+
+    def _send(self, source: int, message: Message) -> None:
+        self._actions.append(SendMessage(source, message))
+
+    def _close(self, source: int, reason: str) -> None:
+        self._actions.append(CloseLink(source, reason))
+        self.contacts[source].lost(reason, self._clock())
+
+    # Links
+
+    def link_opened(self, source: int) -> None:
+        """The shell has connected to `source`: say who we are and where we stand."""
+        document = self.document
+        contact = self.contacts[source]
+        contact.enter(ContactState.GREETED, self._clock())
+        self._acks_told.pop(source, None)
+        received_ns = 0
+        if source in self.mover.sources:
+            self.mover.restart_window(source)
+            received_ns = self.mover.sources[source].through_ns
+        self._send(
+            source,
+            Hello(
+                PROTOCOL_VERSION,
+                document.session_id,
+                document.name,
+                document.epoch,
+                self._mover_id,
+                self._mover_name,
+                self._pool.track_size_bytes,
+                document.compression,
+                document.sources[source].incarnation,
+                received_ns,
+            ),
+        )
+
+    def link_lost(self, source: int, reason: str) -> None:
+        """The link to `source` is gone, or could not be had."""
+        if self.contacts[source].state is not ContactState.DOWN:
+            self.contacts[source].lost(reason, self._clock())
+
+    def link_received(self, source: int, message: Message) -> None:
+        """Act on one message of `source`. A message that breaks the protocol closes the link."""
+        contact = self.contacts[source]
+        if not contact.is_up:
+            return
+        contact.heard_ns = self._clock()
+        try:
+            self._dispatch(source, contact, message)
+        except ProtocolError as error:
+            self._close(source, error.message)
+
+    def _dispatch(self, source: int, contact: Contact, message: Message) -> None:
+        if isinstance(message, Refused):
+            self._handle_refused(source, message)
+        elif isinstance(message, Welcome):
+            self._handle_welcome(source, contact, message)
+        elif not contact.is_welcomed:
+            raise ProtocolError(f"{type(message).__name__} before Welcome")
+        elif isinstance(message, RecordSet):
+            self._handle_record_set(source, contact, message)
+        elif isinstance(message, Configured):
+            self._handle_configured(source, contact, message)
+        elif isinstance(message, CopyProgress):
+            self._handle_copy_progress(contact, message)
+        elif isinstance(message, Suspended):
+            self._handle_suspended(source, contact, message)
+        elif isinstance(message, Resumed):
+            self._handle_resumed(source, contact, message)
+        elif isinstance(message, Quiesced):
+            contact.quiesced_ns = message.through_ns
+        elif isinstance(message, Fenced):
+            self.remember(self.document.with_source(source, fenced=True))
+            self._close(source, f"fenced under epoch {message.epoch}")
+        elif isinstance(message, Forgotten):
+            self._handle_forgotten(source)
+        else:
+            raise ProtocolError(f"a primary does not send {type(message).__name__}")
+
+    def _handle_refused(self, source: int, refused: Refused) -> None:
+        self._close(source, f"refused: {refused.text}")
+
+    def _handle_welcome(self, source: int, contact: Contact, welcome: Welcome) -> None:
+        known = self.document.sources[source]
+        if known.controller_id and known.controller_id != welcome.controller_id:
+            self._close(
+                source,
+                f"the controller at {known.address} is {welcome.controller_name} ({welcome.controller_id}), not the one "
+                f"this session began with ({known.controller_id}): correct the address of primary {known.name}",
+            )
+            return
+        contact.enter(ContactState.WELCOMED, self._clock())
+        contact.suspended = welcome.suspended
+        document = self.document.with_source(source, controller_id=welcome.controller_id)
+        if not welcome.suspended:
+            document = document.with_source(source, resume_wanted=False)
+        if not welcome.continues and not welcome.suspended and not document.is_over:
+            document = transitions.with_hold(document, source, welcome.incarnation, self.mover.form_ns)
+        self.remember(document)
+        if self._deleting:
+            self._send(source, Forget())
+        elif document.is_over:
+            if document.state is SessionState.ENDED:
+                self._send(source, Fence(document.epoch, document.recovered_ns))
+        else:
+            self._configure(source)
+            self._agree_on_suspension(source, contact, welcome.reason)
+
+    def _agree_on_suspension(self, source: int, contact: Contact, reason: str) -> None:
+        """The primary may have suspended while the link was down, or not have heard that the session is."""
+        if self.document.state is SessionState.SUSPENDED:
+            if not contact.suspended:
+                self._send(source, Suspend(self.document.reason or "suspended at the secondary"))
+        elif contact.suspended and self.document.sources[source].resume_wanted:
+            self._resume_source(source, contact)
+        elif contact.suspended:
+            self._suspend_all(f"primary {self.document.sources[source].name}: {reason}")
+
+    def _configure(self, source: int) -> None:
+        pairs = [pair for pair in self.document.pairs if pair.source == source and not pair.removing]
+        self._send(
+            source,
+            Configure(
+                [pair.primary_volume for pair in pairs],
+                [pair.primary_volume for pair in pairs if pair.is_confirmed],
+                self.document.overflow_policy,
+                self.document.pace_delay_ns_max,
+            ),
+        )
+
+    def _handle_configured(self, source: int, contact: Contact, configured: Configured) -> None:
+        infos = {info.name: info for info in configured.volumes}
+        contact.refused = {refusal.name: refusal.text for refusal in configured.refused}
+        confirmed: dict[str, PairDocument] = {}
+        kept: list[PairDocument] = []
+        for pair in self.document.pairs:
+            if pair.source != source:
+                kept.append(pair)
+                continue
+            info = infos.get(pair.primary_volume)
+            if pair.removing and info is None:
+                continue
+            if info is not None:
+                contact.tracks_remaining[info.number] = info.tracks_to_copy
+                try:
+                    pair = self._confirm(pair, info.number, info.size_bytes)
+                except IsochroneError as error:
+                    contact.refused[pair.primary_volume] = error.message
+                confirmed[pair.secondary_volume] = pair
+            kept.append(pair)
+        self.remember(self.document.changed(pairs=tuple(kept)))
+        numbers = {
+            pair.primary_number: pair.secondary_number
+            for pair in kept
+            if pair.source == source and pair.primary_number is not None and pair.secondary_number is not None
+        }
+        self._lookups[source] = VolumeLookup(numbers)
+        if contact.refused and len(numbers) < len(infos):
+            # Records of a volume that has no place here would come next.
+            self._close(source, "; ".join(f"{name}: {text}" for name, text in contact.refused.items()))
+            return
+        contact.enter(ContactState.STREAMING, self._clock())
+        self._send_ack(source)
+
+    def _confirm(self, pair: PairDocument, primary_number: int, size_bytes: int) -> PairDocument:
+        """Tie a pair to its two volumes, creating the secondary if it is missing. Raises ConflictError."""
+        if pair.primary_number is not None and pair.primary_number != primary_number:
+            raise ConflictError(
+                f"volume {pair.primary_volume!r} was deleted and created anew at the primary: remove the pair and add it again"
+            )
+        volume = self._pool.volumes.get(pair.secondary_volume)
+        if volume is None:
+            volume = self._pool.create_volume(pair.secondary_volume, size_bytes)
+        elif volume.size_bytes != size_bytes:
+            raise ConflictError(
+                f"secondary volume {volume.name!r} has {volume.size_bytes} bytes, its primary {size_bytes}: "
+                "resize one of them, or let the session create the secondary"
+            )
+        elif not pair.is_confirmed and volume.mapped_track_count:
+            raise ConflictError(
+                f"secondary volume {volume.name!r} holds data already: name another, or delete it so that the session creates it"
+            )
+        return pair.model_copy(update={"primary_number": primary_number, "secondary_number": volume.number})
+
+    def _handle_record_set(self, source: int, contact: Contact, record_set: RecordSet) -> None:
+        if contact.state is not ContactState.STREAMING or source not in self.mover.sources:
+            raise ProtocolError("a record set before the session was configured")
+        if self.document.is_over:
+            return
+        records = self._lookups[source].translate(record_set.headers)
+        self.mover.receive(source, ReceivedSet(record_set.through_ns, records, record_set.payload))
+
+    def _handle_copy_progress(self, contact: Contact, progress: CopyProgress) -> None:
+        for volume in progress.volumes:
+            contact.tracks_remaining[volume.number] = volume.tracks_remaining
+            contact.copied_through_ns[volume.number] = volume.copied_through_ns
+
+    def _handle_suspended(self, source: int, contact: Contact, suspended: Suspended) -> None:
+        contact.suspended = True
+        contact.copied_through_ns.clear()
+        if self.document.state is SessionState.ACTIVE and not contact.resuming:
+            self._suspend_all(f"primary {self.document.sources[source].name}: {suspended.reason}")
+
+    def _suspend_all(self, reason: str) -> None:
+        """One primary cannot go on: all stop, so that the image they leave is of one instant."""
+        self.remember(transitions.suspended(self.document, reason, self._clock()))
+        for source, contact in self.contacts.items():
+            if contact.is_welcomed and not contact.suspended:
+                self._send(source, Suspend(reason[:1024]))
+
+    def _resume_source(self, source: int, contact: Contact) -> None:
+        contact.resuming = True
+        self._send(source, Resume())
+
+    def _handle_resumed(self, source: int, contact: Contact, resumed: Resumed) -> None:
+        contact.suspended = False
+        contact.resuming = False
+        contact.copied_through_ns.clear()
+        for info in resumed.volumes:
+            contact.tracks_remaining[info.number] = info.tracks_to_copy
+        self.remember(transitions.with_hold(self.document, source, resumed.incarnation, self.mover.form_ns))
+
+    def _handle_forgotten(self, source: int) -> None:
+        self._close(source, "the session was deleted")
+        self.remember(self.document.with_source(source, fenced=True))
+        self._finish_delete_if_done()
+
+    # Time
+
+    def tick(self) -> None:
+        """Dial, stage what waited, form, commit, acknowledge. Called every few milliseconds."""
+        now_ns = self._clock()
+        for source, contact in self.contacts.items():
+            if contact.should_dial(now_ns) and self._wants_link(source):
+                contact.enter(ContactState.DIALING, now_ns)
+                self._actions.append(Dial(source, self.document.sources[source].address))
+            elif contact.is_silent(now_ns):
+                self._close(source, "the primary has gone silent")
+        if self.document.state is SessionState.ENDED:
+            return
+        if self.mover.full_reason:
+            self.mover.stage_waiting()
+        if self.document.state is not SessionState.RECOVERY:
+            if self.mover.form(now_ns):
+                self._actions.append(Harden())
+            self._commit()
+            self._drop_removed_pairs()
+        self._send_acks()
+        self._advance_drain(now_ns)
+
+    def _wants_link(self, source: int) -> bool:
+        if self.document.state is SessionState.ENDED or self._deleting:
+            return not self.document.sources[source].fenced
+        return self.document.state is not SessionState.RECOVERY and source in self.document.sources_in_use
+
+    def hardened(self) -> None:
+        """The pool's sync that a Harden asked for has succeeded."""
+        self.mover.hardened()
+        if self._recovery_waits_for_harden:
+            self.continue_recovery()
+        elif self.document.state is SessionState.RECOVERY:
+            self._advance_recovery()
+        elif not self.document.is_over:
+            self._commit()
+            self._send_acks()
+
+    def harden_failed(self, reason: str) -> None:
+        """The sync failed; the pool takes no more writes, and C stays where it is."""
+        self.mover.harden_failed()
+        self.mover.full_reason = reason
+
+    def _commit(self) -> None:
+        document = self.document
+        self.mover.commit(commit_limit_ns(self.mover.journal_ns, document.hold_floor_ns))
+        waiting = [pair for pair in document.pairs if not pair.duplex]
+        if document.state is not SessionState.ACTIVE or (not waiting and document.hold_floor_ns is None):
+            return
+        if document.hold_floor_ns is not None:
+            resyncing = [self.copied_through_ns(pair) for pair in waiting if pair.complete]
+            if not copies_are_hardened(self.mover.journal_ns, resyncing):
+                return
+            self.mover.commit(self.mover.journal_ns)
+            document = document.changed(hold_floor_ns=None)
+        reached = [
+            pair.secondary_volume
+            for pair in waiting
+            if self.mover.has_interlocked(pair.source)
+            and 0 < self.copied_through_ns(pair) <= self.mover.consistency_ns
+        ]
+        if reached or document is not self.document:
+            self.remember(transitions.with_duplex(document, reached))
+
+    def copied_through_ns(self, pair: PairDocument) -> int:
+        """Return the time by which every image of the pair was captured, 0 while some is missing or unknown."""
+        contact = self.contacts[pair.source]
+        if pair.primary_number is None:
+            return 0
+        return contact.copied_through_ns.get(pair.primary_number, 0)
+
+    def _drop_removed_pairs(self) -> None:
+        """A pair that leaves while its primary cannot be reached goes at once: nothing of it can come any more."""
+        gone = [
+            pair
+            for pair in self.document.pairs
+            if pair.removing
+            and not self.contacts[pair.source].is_up
+            and not (pair.source in self.mover.sources and self.mover.sources[pair.source].waiting)
+        ]
+        if gone:
+            self.remember(
+                self.document.changed(pairs=tuple(pair for pair in self.document.pairs if pair not in gone))
+            )
+
+    def _send_acks(self) -> None:
+        for source, contact in self.contacts.items():
+            if contact.state is ContactState.STREAMING:
+                self._send_ack(source)
+
+    def _send_ack(self, source: int) -> None:
+        if source not in self.mover.sources:
+            return
+        ack = Ack(self.mover.journal_ns, self.mover.window_bytes(source), self.mover.consistency_ns)
+        if ack != self._acks_told.get(source):
+            self._acks_told[source] = ack
+            self._send(source, ack)
+
+    # Commands
+
+    def suspend(self, reason: str) -> None:
+        """Suspend at the earliest instant that all primaries can reach. Raises ConflictError."""
+        transitions.suspended(self.document, reason, self._clock())
+        self._suspend_all(reason)
+
+    def resume(self) -> None:
+        """Begin again: every primary copies what it marked. Raises ConflictError."""
+        self.remember(transitions.resumed(self.document, self._clock()))
+        for source, contact in self.contacts.items():
+            if contact.is_welcomed:
+                self._resume_source(source, contact)
+
+    def add_pairs(self, sources: list[SourceDocument], pairs: list[tuple[str, str, str]]) -> None:
+        """Add pairs (primary name, primary volume, secondary volume) to the session. Raises RefusedError."""
+        self.remember(transitions.with_pairs_added(self.document, sources, pairs))
+        self._reconfigure()
+
+    def remove_pairs(self, secondary_volumes: list[str]) -> None:
+        """Take pairs out of the session; their secondaries keep what was committed. Raises NotFoundError."""
+        self.remember(transitions.with_pairs_removing(self.document, secondary_volumes))
+        self._reconfigure()
+
+    def _reconfigure(self) -> None:
+        for source, contact in self.contacts.items():
+            if contact.is_welcomed:
+                self._configure(source)
+
+    # Recovery
+
+    def recover(self, *, drain: bool, allow_incomplete: bool) -> None:
+        """End the session and put its volumes into service here.
+
+        With `drain`, the primaries first refuse writes and everything acknowledged is committed; without, everything up
+        to J is. Progress is in the document: RECOVERY, then ENDED with `recovered_ns`. Raises ConflictError.
+        """
+        if self.document.is_over:
+            return
+        now_ns = self._clock()
+        transitions.recovering(self.document, 0, now_ns, allow_incomplete=allow_incomplete)
+        if not drain:
+            self._begin_recovery(allow_incomplete)
+            return
+        unreached = [
+            self.document.sources[source].name
+            for source in self.document.sources_in_use
+            if self.contacts[source].state is not ContactState.STREAMING or self.contacts[source].suspended
+        ]
+        if unreached or self.document.state is not SessionState.ACTIVE:
+            raise ConflictError(
+                f"a planned switchover needs every primary streaming; missing: {', '.join(unreached) or 'session suspended'}. "
+                "Recover without --drain if they are lost"
+            )
+        self._drain_began_ns = now_ns
+        self._drain_allows_incomplete = allow_incomplete
+        for source in self.document.sources_in_use:
+            self._send(source, Quiesce())
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether a planned switchover waits for the last writes."""
+        return self._drain_began_ns is not None
+
+    def _advance_drain(self, now_ns: int) -> None:
+        if self._drain_began_ns is None:
+            return
+        quiesced = [self.contacts[source].quiesced_ns for source in self.document.sources_in_use]
+        times_ns = [time_ns for time_ns in quiesced if time_ns is not None]
+        if len(times_ns) == len(quiesced) and self.mover.consistency_ns >= max(times_ns):
+            self._drain_began_ns = None
+            self._begin_recovery(self._drain_allows_incomplete)
+        elif now_ns - self._drain_began_ns > self.settings.drain_ns_max:
+            self.cancel_drain()
+
+    def cancel_drain(self) -> None:
+        """Give a planned switchover up: the primaries accept writes again."""
+        self._drain_began_ns = None
+        for source, contact in self.contacts.items():
+            contact.quiesced_ns = None
+            if contact.is_welcomed:
+                self._send(source, Unquiesce())
+
+    def _begin_recovery(self, allow_incomplete: bool) -> None:
+        limit_ns = max(
+            self.mover.consistency_ns, commit_limit_ns(self.mover.form_ns, self.document.hold_floor_ns)
+        )
+        document = transitions.recovering(
+            self.document, limit_ns, self._clock(), allow_incomplete=allow_incomplete
+        )
+        for source, contact in self.contacts.items():
+            if contact.state is not ContactState.DOWN:
+                self._close(source, "the session is being recovered")
+        self.remember(document)
+        self.continue_recovery()
+
+    def continue_recovery(self) -> None:
+        """Harden everything staged, then commit; also called when a controller restarts in RECOVERY."""
+        if self.document.state is not SessionState.RECOVERY:
+            return
+        if self.mover.is_hardening:
+            # A sync already under way does not cover what was staged since.
+            self._recovery_waits_for_harden = True
+            return
+        self._recovery_waits_for_harden = False
+        self.mover.harden_all()
+        self._actions.append(Harden())
+
+    def _advance_recovery(self) -> None:
+        """Everything received is durable: link it up to the recovered time, drop the rest, and say so durably."""
+        limit_ns = self.document.recovered_ns
+        self.mover.journal_ns = max(self.mover.journal_ns, limit_ns)
+        self.mover.commit(limit_ns)
+        self._pool.discard(self.document.number, limit_ns)
+        self.remember(transitions.ended(self.document, self._clock()))
+        self._actions.append(Harden())
+
+    # Deletion
+
+    def delete(self, *, force: bool) -> None:
+        """Forget the session here and at its primaries; secondaries keep what was committed.
+
+        With `force`, primaries that cannot be reached are not waited for (they go on marking until the session is
+        deleted there too). `is_forgotten` tells when it is done.
+        """
+        self._deleting = True
+        for source, contact in self.contacts.items():
+            if contact.is_welcomed and not self.document.sources[source].fenced:
+                self._send(source, Forget())
+        if force:
+            self._forget()
+        else:
+            self._finish_delete_if_done()
+
+    def _finish_delete_if_done(self) -> None:
+        """A primary that never answered has nothing to forget; one that is fenced keeps its refusal of writes."""
+        if self._deleting and all(
+            source.fenced or not source.controller_id for source in self.document.sources
+        ):
+            self._forget()
+
+    def _forget(self) -> None:
+        for source, contact in self.contacts.items():
+            if contact.state is not ContactState.DOWN:
+                self._close(source, "the session was deleted")
+        self._pool.end_session(self.document.number)
+        self._pool.delete_document(self.document.key)
+        self._pool.log_write()
+        self.is_forgotten = True

@@ -1,0 +1,24 @@
+"""Limits of a session's dealings with its primaries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MILLISECOND_NS = 1_000_000
+SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """Times are host time.
+
+    Attributes:
+        redial_ns_min, redial_ns_max: back-off between attempts to reach a primary doubles from one to the other.
+        silence_ns_max: a streaming link that says nothing for so long is half-open and is closed.
+        drain_ns_max: a planned switchover that is not drained by then is given up.
+    """
+
+    redial_ns_min: int = 100 * MILLISECOND_NS
+    redial_ns_max: int = 5 * SECOND_NS
+    silence_ns_max: int = 5 * SECOND_NS
+    drain_ns_max: int = 60 * SECOND_NS

@@ -1,0 +1,151 @@
+"""Commands and events as pure functions from one session document to the next (mechanisms section 1, states).
+
+Each raises ConflictError when the state does not allow it, with what to do instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from isochrone.model.errors import ConflictError, NotFoundError, RefusedError
+from isochrone.model.states import SessionState
+from isochrone.session.document import PairDocument, SessionDocument, SourceDocument
+
+
+def suspended(document: SessionDocument, reason: str, now_ns: int) -> SessionDocument:
+    """ACTIVE -> SUSPENDED."""
+    if document.is_over:
+        raise ConflictError(
+            f"session {document.name!r} is {document.state}: there is nothing to suspend",
+            session=document.name,
+        )
+    if document.state is SessionState.SUSPENDED:
+        return document
+    return document.changed(state=SessionState.SUSPENDED, reason=reason[:1024], since_ns=now_ns)
+
+
+def resumed(document: SessionDocument, now_ns: int) -> SessionDocument:
+    """SUSPENDED -> ACTIVE; the primaries then copy what they marked."""
+    if document.state is not SessionState.SUSPENDED:
+        raise ConflictError(
+            f"session {document.name!r} is {document.state}: only a SUSPENDED session can be resumed",
+            session=document.name,
+        )
+    sources = tuple(source.model_copy(update={"resume_wanted": True}) for source in document.sources)
+    return document.changed(state=SessionState.ACTIVE, reason="", since_ns=now_ns, sources=sources)
+
+
+def with_hold(document: SessionDocument, source: int, incarnation: str, floor_ns: int) -> SessionDocument:
+    """A new incarnation begins at `source`: records were lost on the way, marked tracks will be copied.
+
+    Its pairs are no longer DUPLEX. If any of them was complete, the committed image is kept as it is at `floor_ns` (or at
+    the floor of a hold already in force) until the copies are hardened.
+    """
+    pairs = {
+        pair.secondary_volume: pair.model_copy(update={"duplex": False})
+        for pair in document.pairs
+        if pair.source == source
+    }
+    held = document.hold_floor_ns
+    if held is None and any(pair.complete for pair in pairs.values()):
+        held = floor_ns
+    document = document.with_source(source, incarnation=incarnation, resume_wanted=False)
+    return document.with_pairs(pairs).changed(hold_floor_ns=held)
+
+
+def with_duplex(document: SessionDocument, secondary_volumes: Iterable[str]) -> SessionDocument:
+    """The group that completes these pairs has been committed."""
+    reached = set(secondary_volumes)
+    return document.with_pairs(
+        {
+            pair.secondary_volume: pair.model_copy(update={"duplex": True, "complete": True})
+            for pair in document.pairs
+            if pair.secondary_volume in reached
+        }
+    )
+
+
+def with_pairs_added(
+    document: SessionDocument, sources: Iterable[SourceDocument], pairs: Iterable[tuple[str, str, str]]
+) -> SessionDocument:
+    """Add primaries by name and pairs (primary name, primary volume, secondary volume). Raises RefusedError.
+
+    A primary that is named again may come with a new address; nothing else of it changes.
+    """
+    if document.is_over:
+        raise ConflictError(
+            f"session {document.name!r} is {document.state}: delete it and create a new one",
+            session=document.name,
+        )
+    known = {source.name: number for number, source in enumerate(document.sources)}
+    for source in sources:
+        if source.name in known:
+            document = document.with_source(known[source.name], address=source.address)
+        else:
+            known[source.name] = len(document.sources)
+            document = document.changed(sources=(*document.sources, source))
+    for primary, primary_volume, secondary_volume in pairs:
+        if primary not in known:
+            raise RefusedError(
+                f"pair {primary}:{primary_volume} names no primary of the session: add --primary {primary}=ADDRESS"
+            )
+        for pair in document.pairs:
+            if pair.secondary_volume == secondary_volume:
+                raise ConflictError(
+                    f"volume {secondary_volume!r} is a secondary of session {document.name!r} already"
+                )
+            if (pair.source, pair.primary_volume) == (known[primary], primary_volume):
+                raise ConflictError(
+                    f"volume {primary}:{primary_volume} is in session {document.name!r} already"
+                )
+        added = PairDocument(
+            source=known[primary], primary_volume=primary_volume, secondary_volume=secondary_volume
+        )
+        document = document.changed(pairs=(*document.pairs, added))
+    return document
+
+
+def with_pairs_removing(document: SessionDocument, secondary_volumes: Iterable[str]) -> SessionDocument:
+    """Mark pairs as leaving; they are gone once their primary has confirmed. Raises NotFoundError."""
+    if document.is_over:
+        raise ConflictError(
+            f"session {document.name!r} is {document.state}: its pairs have ended", session=document.name
+        )
+    changes: dict[str, PairDocument] = {}
+    for name in secondary_volumes:
+        pair = next((pair for pair in document.pairs if pair.secondary_volume == name), None)
+        if pair is None:
+            raise NotFoundError(
+                f"session {document.name!r} has no pair with secondary volume {name!r}", volume=name
+            )
+        changes[name] = pair.model_copy(update={"removing": True})
+    return document.with_pairs(changes)
+
+
+def recovering(
+    document: SessionDocument, limit_ns: int, now_ns: int, *, allow_incomplete: bool
+) -> SessionDocument:
+    """ACTIVE or SUSPENDED -> RECOVERY: the epoch rises, nothing is received any more, commits go to `limit_ns`."""
+    if document.is_over:
+        return document
+    if not document.is_image_complete and not allow_incomplete:
+        missing = (
+            ", ".join(pair.secondary_volume for pair in document.pairs if not pair.complete) or "every volume"
+        )
+        raise ConflictError(
+            f"session {document.name!r} has no complete image yet: the first copy of {missing} has not finished. "
+            "Recover with --incomplete only if a partial image is better than none",
+            session=document.name,
+        )
+    return document.changed(
+        state=SessionState.RECOVERY,
+        epoch=document.epoch + 1,
+        recovered_ns=limit_ns,
+        since_ns=now_ns,
+        reason="",
+    )
+
+
+def ended(document: SessionDocument, now_ns: int) -> SessionDocument:
+    """RECOVERY -> ENDED: the volumes are in service here."""
+    return document.changed(state=SessionState.ENDED, since_ns=now_ns, hold_floor_ns=None)
