@@ -108,7 +108,7 @@ class Encoder:
         if rest or record_count > limits.record_count_max or payload_bytes > limits.payload_bytes_max:
             raise InternalError(
                 f"a record set of {len(message.headers)} header bytes and {payload_bytes} payload bytes "
-                f"cannot be sent: most are {limits.record_count_max} records and {limits.payload_bytes_max} bytes"
+                f"are over {limits.record_count_max} records and {limits.payload_bytes_max} bytes"
             )
         coding, sent = self._compress(message.payload)
         digest = xxhash.xxh3_64(message.headers)

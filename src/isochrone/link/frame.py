@@ -132,7 +132,7 @@ class Limits:
     def frame_bytes_max(self) -> int:
         """Most bytes of one frame on the wire.
 
-        A decoder holds no more than this and its staging, and while it decompresses `payload_bytes_max` on top.
+        A decoder holds no more than this and its staging, and `payload_bytes_max` on top to decompress into.
         """
         record_set = self.record_count_max * RECORD_BYTES + self.payload_bytes_max
         return FRAME_HEADER_BYTES + max(self.control_bytes_max, record_set)
