@@ -164,7 +164,7 @@ class ChangeMap:
 
     def marked(self) -> NDArray[np.bool_]:
         """Return which tracks are marked, shape (track_count,)."""
-        return self._marks != 0
+        return np.not_equal(self._marks, 0)
 
     @property
     def marked_count(self) -> int:

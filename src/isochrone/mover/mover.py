@@ -162,8 +162,9 @@ class Mover:
     @property
     def form_ns(self) -> int:
         """F: everything up to it has been staged from every primary that has joined; J when none has."""
-        joined = [state.through_ns for state in self.sources.values() if state.joined_ns is not None]
-        return max(self.journal_ns, min(joined, default=0))
+        joined: list[int] = [state.through_ns for state in self.sources.values() if state.joined_ns is not None]
+        formed_ns = min(joined, default=0)
+        return max(self.journal_ns, formed_ns)
 
     def form(self, now_ns: int) -> bool:
         """Close a group if one is due. Returns whether the shell must run the pool's sync and then call `hardened`."""

@@ -1,6 +1,6 @@
 """One session at its secondary: contact with the primaries, states, and when the mover commits.
 
-Events come in through `link_*`, `hardened` and the commands; `tick` moves time; what is to be done comes out of
+Events come in through SessionLinks, `hardened` and the commands; `tick` moves time; what is to be done comes out of
 `take_actions`. There is one owner and no lock: every call runs to its end.
 
 The document in the pool is written before anything is staged on its strength (a new incarnation, a confirmed pair), and
@@ -13,32 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from isochrone.link.messages import (
-    PROTOCOL_VERSION,
     Ack,
     Configure,
-    Configured,
-    CopyProgress,
-    Fence,
-    Fenced,
     Forget,
-    Forgotten,
-    Hello,
     Message,
     Quiesce,
-    Quiesced,
-    RecordSet,
-    Refused,
     Resume,
-    Resumed,
     Suspend,
-    Suspended,
     Unquiesce,
-    Welcome,
 )
-from isochrone.model.errors import ConflictError, IsochroneError, ProtocolError
+from isochrone.model.errors import ConflictError
 from isochrone.model.states import SessionState
-from isochrone.mover.lookup import VolumeLookup
-from isochrone.mover.mover import Mover, ReceivedSet
+from isochrone.mover.mover import Mover
 from isochrone.mover.settings import MoverSettings
 from isochrone.session import transitions
 from isochrone.session.actions import Action, CloseLink, Dial, Harden, SendMessage
@@ -54,7 +40,6 @@ class Session:
 
     Args:
         document: as restored from the pool, or new (then call `remember` first).
-        mover_id, mover_name: identity of this controller.
         clock: host time in nanoseconds.
         jitter: draws from [0, 1) to spread reconnects.
     """
@@ -63,11 +48,9 @@ class Session:
         self,
         pool: Pool,
         document: SessionDocument,
-        mover_id: str,
-        mover_name: str,
         clock: Callable[[], int],
         jitter: Callable[[], float],
-        settings: SessionSettings = SessionSettings(),
+        settings: SessionSettings,
     ) -> None:
         self.document = document
         self.settings = settings
@@ -75,16 +58,13 @@ class Session:
         self.contacts: dict[int, Contact] = {}
         self.is_forgotten = False
         self._pool = pool
-        self._mover_id = mover_id
-        self._mover_name = mover_name
         self._clock = clock
         self._jitter = jitter
         self._actions: list[Action] = []
-        self._lookups: dict[int, VolumeLookup] = {}
-        self._acks_told: dict[int, Ack] = {}
+        self.acks_told: dict[int, Ack] = {}
         self._drain_began_ns: int | None = None
         self._drain_allows_incomplete = False
-        self._deleting = False
+        self.is_deleting = False
         self._recovery_waits_for_harden = False
         self._follow_document()
 
@@ -115,231 +95,18 @@ class Session:
         self._actions.clear()
         return actions
 
-    def _send(self, source: int, message: Message) -> None:
+    def now_ns(self) -> int:
+        """Return host time."""
+        return self._clock()
+
+    def send(self, source: int, message: Message) -> None:
+        """Send `message` to `source`."""
         self._actions.append(SendMessage(source, message))
 
-    def _close(self, source: int, reason: str) -> None:
+    def close(self, source: int, reason: str) -> None:
+        """Close the link to `source` and try again later."""
         self._actions.append(CloseLink(source, reason))
         self.contacts[source].lost(reason, self._clock())
-
-    # Links
-
-    def link_opened(self, source: int) -> None:
-        """The shell has connected to `source`: say who we are and where we stand."""
-        document = self.document
-        contact = self.contacts[source]
-        contact.enter(ContactState.GREETED, self._clock())
-        self._acks_told.pop(source, None)
-        received_ns = 0
-        if source in self.mover.sources:
-            self.mover.restart_window(source)
-            received_ns = self.mover.sources[source].through_ns
-        self._send(
-            source,
-            Hello(
-                PROTOCOL_VERSION,
-                document.session_id,
-                document.name,
-                document.epoch,
-                self._mover_id,
-                self._mover_name,
-                self._pool.track_size_bytes,
-                document.compression,
-                document.sources[source].incarnation,
-                received_ns,
-            ),
-        )
-
-    def link_lost(self, source: int, reason: str) -> None:
-        """The link to `source` is gone, or could not be had."""
-        if self.contacts[source].state is not ContactState.DOWN:
-            self.contacts[source].lost(reason, self._clock())
-
-    def link_received(self, source: int, message: Message) -> None:
-        """Act on one message of `source`. A message that breaks the protocol closes the link."""
-        contact = self.contacts[source]
-        if not contact.is_up:
-            return
-        contact.heard_ns = self._clock()
-        try:
-            self._dispatch(source, contact, message)
-        except ProtocolError as error:
-            self._close(source, error.message)
-
-    def _dispatch(self, source: int, contact: Contact, message: Message) -> None:
-        if isinstance(message, Refused):
-            self._handle_refused(source, message)
-        elif isinstance(message, Welcome):
-            self._handle_welcome(source, contact, message)
-        elif not contact.is_welcomed:
-            raise ProtocolError(f"{type(message).__name__} before Welcome")
-        elif isinstance(message, RecordSet):
-            self._handle_record_set(source, contact, message)
-        elif isinstance(message, Configured):
-            self._handle_configured(source, contact, message)
-        elif isinstance(message, CopyProgress):
-            self._handle_copy_progress(contact, message)
-        elif isinstance(message, Suspended):
-            self._handle_suspended(source, contact, message)
-        elif isinstance(message, Resumed):
-            self._handle_resumed(source, contact, message)
-        elif isinstance(message, Quiesced):
-            contact.quiesced_ns = message.through_ns
-        elif isinstance(message, Fenced):
-            self.remember(self.document.with_source(source, fenced=True))
-            self._close(source, f"fenced under epoch {message.epoch}")
-        elif isinstance(message, Forgotten):
-            self._handle_forgotten(source)
-        else:
-            raise ProtocolError(f"a primary does not send {type(message).__name__}")
-
-    def _handle_refused(self, source: int, refused: Refused) -> None:
-        self._close(source, f"refused: {refused.text}")
-
-    def _handle_welcome(self, source: int, contact: Contact, welcome: Welcome) -> None:
-        known = self.document.sources[source]
-        if known.controller_id and known.controller_id != welcome.controller_id:
-            self._close(
-                source,
-                f"the controller at {known.address} is {welcome.controller_name} ({welcome.controller_id}), not the one "
-                f"this session began with ({known.controller_id}): correct the address of primary {known.name}",
-            )
-            return
-        contact.enter(ContactState.WELCOMED, self._clock())
-        contact.suspended = welcome.suspended
-        document = self.document.with_source(source, controller_id=welcome.controller_id)
-        if not welcome.suspended:
-            document = document.with_source(source, resume_wanted=False)
-        if not welcome.continues and not welcome.suspended and not document.is_over:
-            document = transitions.with_hold(document, source, welcome.incarnation, self.mover.form_ns)
-        self.remember(document)
-        if self._deleting:
-            self._send(source, Forget())
-        elif document.is_over:
-            if document.state is SessionState.ENDED:
-                self._send(source, Fence(document.epoch, document.recovered_ns))
-        else:
-            self._configure(source)
-            self._agree_on_suspension(source, contact, welcome.reason)
-
-    def _agree_on_suspension(self, source: int, contact: Contact, reason: str) -> None:
-        """The primary may have suspended while the link was down, or not have heard that the session is."""
-        if self.document.state is SessionState.SUSPENDED:
-            if not contact.suspended:
-                self._send(source, Suspend(self.document.reason or "suspended at the secondary"))
-        elif contact.suspended and self.document.sources[source].resume_wanted:
-            self._resume_source(source, contact)
-        elif contact.suspended:
-            self._suspend_all(f"primary {self.document.sources[source].name}: {reason}")
-
-    def _configure(self, source: int) -> None:
-        pairs = [pair for pair in self.document.pairs if pair.source == source and not pair.removing]
-        self._send(
-            source,
-            Configure(
-                [pair.primary_volume for pair in pairs],
-                [pair.primary_volume for pair in pairs if pair.is_confirmed],
-                self.document.overflow_policy,
-                self.document.pace_delay_ns_max,
-            ),
-        )
-
-    def _handle_configured(self, source: int, contact: Contact, configured: Configured) -> None:
-        infos = {info.name: info for info in configured.volumes}
-        contact.refused = {refusal.name: refusal.text for refusal in configured.refused}
-        confirmed: dict[str, PairDocument] = {}
-        kept: list[PairDocument] = []
-        for pair in self.document.pairs:
-            if pair.source != source:
-                kept.append(pair)
-                continue
-            info = infos.get(pair.primary_volume)
-            if pair.removing and info is None:
-                continue
-            if info is not None:
-                contact.tracks_remaining[info.number] = info.tracks_to_copy
-                try:
-                    pair = self._confirm(pair, info.number, info.size_bytes)
-                except IsochroneError as error:
-                    contact.refused[pair.primary_volume] = error.message
-                confirmed[pair.secondary_volume] = pair
-            kept.append(pair)
-        self.remember(self.document.changed(pairs=tuple(kept)))
-        numbers = {
-            pair.primary_number: pair.secondary_number
-            for pair in kept
-            if pair.source == source and pair.primary_number is not None and pair.secondary_number is not None
-        }
-        self._lookups[source] = VolumeLookup(numbers)
-        if contact.refused and len(numbers) < len(infos):
-            # Records of a volume that has no place here would come next.
-            self._close(source, "; ".join(f"{name}: {text}" for name, text in contact.refused.items()))
-            return
-        contact.enter(ContactState.STREAMING, self._clock())
-        self._send_ack(source)
-
-    def _confirm(self, pair: PairDocument, primary_number: int, size_bytes: int) -> PairDocument:
-        """Tie a pair to its two volumes, creating the secondary if it is missing. Raises ConflictError."""
-        if pair.primary_number is not None and pair.primary_number != primary_number:
-            raise ConflictError(
-                f"volume {pair.primary_volume!r} was deleted and created anew at the primary: remove the pair and add it again"
-            )
-        volume = self._pool.volumes.get(pair.secondary_volume)
-        if volume is None:
-            volume = self._pool.create_volume(pair.secondary_volume, size_bytes)
-        elif volume.size_bytes != size_bytes:
-            raise ConflictError(
-                f"secondary volume {volume.name!r} has {volume.size_bytes} bytes, its primary {size_bytes}: "
-                "resize one of them, or let the session create the secondary"
-            )
-        elif not pair.is_confirmed and volume.mapped_track_count:
-            raise ConflictError(
-                f"secondary volume {volume.name!r} holds data already: name another, or delete it so that the session creates it"
-            )
-        return pair.model_copy(update={"primary_number": primary_number, "secondary_number": volume.number})
-
-    def _handle_record_set(self, source: int, contact: Contact, record_set: RecordSet) -> None:
-        if contact.state is not ContactState.STREAMING or source not in self.mover.sources:
-            raise ProtocolError("a record set before the session was configured")
-        if self.document.is_over:
-            return
-        records = self._lookups[source].translate(record_set.headers)
-        self.mover.receive(source, ReceivedSet(record_set.through_ns, records, record_set.payload))
-
-    def _handle_copy_progress(self, contact: Contact, progress: CopyProgress) -> None:
-        for volume in progress.volumes:
-            contact.tracks_remaining[volume.number] = volume.tracks_remaining
-            contact.copied_through_ns[volume.number] = volume.copied_through_ns
-
-    def _handle_suspended(self, source: int, contact: Contact, suspended: Suspended) -> None:
-        contact.suspended = True
-        contact.copied_through_ns.clear()
-        if self.document.state is SessionState.ACTIVE and not contact.resuming:
-            self._suspend_all(f"primary {self.document.sources[source].name}: {suspended.reason}")
-
-    def _suspend_all(self, reason: str) -> None:
-        """One primary cannot go on: all stop, so that the image they leave is of one instant."""
-        self.remember(transitions.suspended(self.document, reason, self._clock()))
-        for source, contact in self.contacts.items():
-            if contact.is_welcomed and not contact.suspended:
-                self._send(source, Suspend(reason[:1024]))
-
-    def _resume_source(self, source: int, contact: Contact) -> None:
-        contact.resuming = True
-        self._send(source, Resume())
-
-    def _handle_resumed(self, source: int, contact: Contact, resumed: Resumed) -> None:
-        contact.suspended = False
-        contact.resuming = False
-        contact.copied_through_ns.clear()
-        for info in resumed.volumes:
-            contact.tracks_remaining[info.number] = info.tracks_to_copy
-        self.remember(transitions.with_hold(self.document, source, resumed.incarnation, self.mover.form_ns))
-
-    def _handle_forgotten(self, source: int) -> None:
-        self._close(source, "the session was deleted")
-        self.remember(self.document.with_source(source, fenced=True))
-        self._finish_delete_if_done()
 
     # Time
 
@@ -351,7 +118,7 @@ class Session:
                 contact.enter(ContactState.DIALING, now_ns)
                 self._actions.append(Dial(source, self.document.sources[source].address))
             elif contact.is_silent(now_ns):
-                self._close(source, "the primary has gone silent")
+                self.close(source, "the primary has gone silent")
         if self.document.state is SessionState.ENDED:
             return
         if self.mover.full_reason:
@@ -365,7 +132,7 @@ class Session:
         self._advance_drain(now_ns)
 
     def _wants_link(self, source: int) -> bool:
-        if self.document.state is SessionState.ENDED or self._deleting:
+        if self.document.state is SessionState.ENDED or self.is_deleting:
             return not self.document.sources[source].fenced
         return self.document.state is not SessionState.RECOVERY and source in self.document.sources_in_use
 
@@ -430,29 +197,55 @@ class Session:
     def _send_acks(self) -> None:
         for source, contact in self.contacts.items():
             if contact.state is ContactState.STREAMING:
-                self._send_ack(source)
+                self.send_ack(source)
 
-    def _send_ack(self, source: int) -> None:
+    def send_ack(self, source: int) -> None:
+        """Tell `source` how far J is and how much it may send, if that is news."""
         if source not in self.mover.sources:
             return
         ack = Ack(self.mover.journal_ns, self.mover.window_bytes(source), self.mover.consistency_ns)
-        if ack != self._acks_told.get(source):
-            self._acks_told[source] = ack
-            self._send(source, ack)
+        if ack != self.acks_told.get(source):
+            self.acks_told[source] = ack
+            self.send(source, ack)
 
     # Commands
+
+    def configure(self, source: int) -> None:
+        """Tell `source` which of its volumes are in the session."""
+        pairs = [pair for pair in self.document.pairs if pair.source == source and not pair.removing]
+        self.send(
+            source,
+            Configure(
+                [pair.primary_volume for pair in pairs],
+                [pair.primary_volume for pair in pairs if pair.is_confirmed],
+                self.document.overflow_policy,
+                self.document.pace_delay_ns_max,
+            ),
+        )
+
+    def suspend_all(self, reason: str) -> None:
+        """One primary cannot go on: all stop, so that the image they leave is of one instant."""
+        self.remember(transitions.suspended(self.document, reason, self._clock()))
+        for source, contact in self.contacts.items():
+            if contact.is_welcomed and not contact.suspended:
+                self.send(source, Suspend(reason[:1024]))
+
+    def resume_source(self, source: int, contact: Contact) -> None:
+        """Ask `source` to begin a new incarnation."""
+        contact.resuming = True
+        self.send(source, Resume())
 
     def suspend(self, reason: str) -> None:
         """Suspend at the earliest instant that all primaries can reach. Raises ConflictError."""
         transitions.suspended(self.document, reason, self._clock())
-        self._suspend_all(reason)
+        self.suspend_all(reason)
 
     def resume(self) -> None:
         """Begin again: every primary copies what it marked. Raises ConflictError."""
         self.remember(transitions.resumed(self.document, self._clock()))
         for source, contact in self.contacts.items():
             if contact.is_welcomed:
-                self._resume_source(source, contact)
+                self.resume_source(source, contact)
 
     def add_pairs(self, sources: list[SourceDocument], pairs: list[tuple[str, str, str]]) -> None:
         """Add pairs (primary name, primary volume, secondary volume) to the session. Raises RefusedError."""
@@ -467,7 +260,7 @@ class Session:
     def _reconfigure(self) -> None:
         for source, contact in self.contacts.items():
             if contact.is_welcomed:
-                self._configure(source)
+                self.configure(source)
 
     # Recovery
 
@@ -491,13 +284,14 @@ class Session:
         ]
         if unreached or self.document.state is not SessionState.ACTIVE:
             raise ConflictError(
-                f"a planned switchover needs every primary streaming; missing: {', '.join(unreached) or 'session suspended'}. "
+                f"a planned switchover needs every primary streaming; "
+                f"missing: {', '.join(unreached) or 'session suspended'}. "
                 "Recover without --drain if they are lost"
             )
         self._drain_began_ns = now_ns
         self._drain_allows_incomplete = allow_incomplete
         for source in self.document.sources_in_use:
-            self._send(source, Quiesce())
+            self.send(source, Quiesce())
 
     @property
     def is_draining(self) -> bool:
@@ -521,7 +315,7 @@ class Session:
         for source, contact in self.contacts.items():
             contact.quiesced_ns = None
             if contact.is_welcomed:
-                self._send(source, Unquiesce())
+                self.send(source, Unquiesce())
 
     def _begin_recovery(self, allow_incomplete: bool) -> None:
         limit_ns = max(
@@ -532,7 +326,7 @@ class Session:
         )
         for source, contact in self.contacts.items():
             if contact.state is not ContactState.DOWN:
-                self._close(source, "the session is being recovered")
+                self.close(source, "the session is being recovered")
         self.remember(document)
         self.continue_recovery()
 
@@ -565,18 +359,18 @@ class Session:
         With `force`, primaries that cannot be reached are not waited for (they go on marking until the session is
         deleted there too). `is_forgotten` tells when it is done.
         """
-        self._deleting = True
+        self.is_deleting = True
         for source, contact in self.contacts.items():
             if contact.is_welcomed and not self.document.sources[source].fenced:
-                self._send(source, Forget())
+                self.send(source, Forget())
         if force:
             self._forget()
         else:
-            self._finish_delete_if_done()
+            self.finish_delete_if_done()
 
-    def _finish_delete_if_done(self) -> None:
+    def finish_delete_if_done(self) -> None:
         """A primary that never answered has nothing to forget; one that is fenced keeps its refusal of writes."""
-        if self._deleting and all(
+        if self.is_deleting and all(
             source.fenced or not source.controller_id for source in self.document.sources
         ):
             self._forget()
@@ -584,7 +378,7 @@ class Session:
     def _forget(self) -> None:
         for source, contact in self.contacts.items():
             if contact.state is not ContactState.DOWN:
-                self._close(source, "the session was deleted")
+                self.close(source, "the session was deleted")
         self._pool.end_session(self.document.number)
         self._pool.delete_document(self.document.key)
         self._pool.log_write()

@@ -1,0 +1,250 @@
+"""What primaries say to this session, and what it answers: one handler a message, named after it."""
+
+from __future__ import annotations
+
+from isochrone.link.messages import (
+    PROTOCOL_VERSION,
+    Configured,
+    CopyProgress,
+    Fence,
+    Fenced,
+    Forget,
+    Forgotten,
+    Hello,
+    Message,
+    Quiesced,
+    RecordSet,
+    Refused,
+    Resumed,
+    Suspend,
+    Suspended,
+    Welcome,
+)
+from isochrone.model.errors import ConflictError, IsochroneError, ProtocolError
+from isochrone.model.states import SessionState
+from isochrone.mover.lookup import VolumeLookup
+from isochrone.mover.mover import ReceivedSet
+from isochrone.session import transitions
+from isochrone.session.contact import Contact, ContactState
+from isochrone.session.document import PairDocument
+from isochrone.session.session import Session
+from isochrone.store.pool import Pool
+
+
+class SessionLinks:
+    """The links of one Session to its primaries, by source number."""
+
+    def __init__(self, session: Session, pool: Pool, mover_id: str, mover_name: str) -> None:
+        self._session = session
+        self._pool = pool
+        self._mover_id = mover_id
+        self._mover_name = mover_name
+        self._lookups: dict[int, VolumeLookup] = {}
+
+    def link_opened(self, source: int) -> None:
+        """The shell has connected to `source`: say who we are and where we stand."""
+        document = self._session.document
+        contact = self._session.contacts[source]
+        contact.enter(ContactState.GREETED, self._session.now_ns())
+        self._session.acks_told.pop(source, None)
+        received_ns = 0
+        if source in self._session.mover.sources:
+            self._session.mover.restart_window(source)
+            received_ns = self._session.mover.sources[source].through_ns
+        self._session.send(
+            source,
+            Hello(
+                PROTOCOL_VERSION,
+                document.session_id,
+                document.name,
+                document.epoch,
+                self._mover_id,
+                self._mover_name,
+                self._pool.track_size_bytes,
+                document.compression,
+                document.sources[source].incarnation,
+                received_ns,
+            ),
+        )
+
+    def link_lost(self, source: int, reason: str) -> None:
+        """The link to `source` is gone, or could not be had."""
+        if self._session.contacts[source].state is not ContactState.DOWN:
+            self._session.contacts[source].lost(reason, self._session.now_ns())
+
+    def link_received(self, source: int, message: Message) -> None:
+        """Act on one message of `source`. A message that breaks the protocol closes the link."""
+        contact = self._session.contacts[source]
+        if not contact.is_up:
+            return
+        contact.heard_ns = self._session.now_ns()
+        try:
+            self._dispatch(source, contact, message)
+        except ProtocolError as error:
+            self._session.close(source, error.message)
+
+    def _dispatch(self, source: int, contact: Contact, message: Message) -> None:
+        if isinstance(message, Refused):
+            self._handle_refused(source, message)
+        elif isinstance(message, Welcome):
+            self._handle_welcome(source, contact, message)
+        elif not contact.is_welcomed:
+            raise ProtocolError(f"{type(message).__name__} before Welcome")
+        elif isinstance(message, RecordSet):
+            self._handle_record_set(source, contact, message)
+        elif isinstance(message, Configured):
+            self._handle_configured(source, contact, message)
+        elif isinstance(message, CopyProgress):
+            self._handle_copy_progress(contact, message)
+        elif isinstance(message, Suspended):
+            self._handle_suspended(source, contact, message)
+        elif isinstance(message, Resumed):
+            self._handle_resumed(source, contact, message)
+        elif isinstance(message, Quiesced):
+            contact.quiesced_ns = message.through_ns
+        elif isinstance(message, Fenced):
+            self._session.remember(self._session.document.with_source(source, fenced=True))
+            self._session.close(source, f"fenced under epoch {message.epoch}")
+        elif isinstance(message, Forgotten):
+            self._handle_forgotten(source)
+        else:
+            raise ProtocolError(f"a primary does not send {type(message).__name__}")
+
+    def _handle_refused(self, source: int, refused: Refused) -> None:
+        self._session.close(source, f"refused: {refused.text}")
+
+    def _handle_welcome(self, source: int, contact: Contact, welcome: Welcome) -> None:
+        known = self._session.document.sources[source]
+        if known.controller_id and known.controller_id != welcome.controller_id:
+            self._session.close(
+                source,
+                f"the controller at {known.address} is {welcome.controller_name} ({welcome.controller_id}), not the one "
+                f"this session began with ({known.controller_id}): correct the address of primary {known.name}",
+            )
+            return
+        contact.enter(ContactState.WELCOMED, self._session.now_ns())
+        contact.suspended = welcome.suspended
+        document = self._session.document.with_source(source, controller_id=welcome.controller_id)
+        if not welcome.suspended:
+            document = document.with_source(source, resume_wanted=False)
+        if not welcome.continues and not welcome.suspended and not document.is_over:
+            document = transitions.with_hold(
+                document, source, welcome.incarnation, self._session.mover.form_ns
+            )
+        self._session.remember(document)
+        if self._session.is_deleting:
+            self._session.send(source, Forget())
+        elif document.is_over:
+            if document.state is SessionState.ENDED:
+                self._session.send(source, Fence(document.epoch, document.recovered_ns))
+        else:
+            self._session.configure(source)
+            self._agree_on_suspension(source, contact, welcome.reason)
+
+    def _agree_on_suspension(self, source: int, contact: Contact, reason: str) -> None:
+        """The primary may have suspended while the link was down, or not have heard that the session is."""
+        if self._session.document.state is SessionState.SUSPENDED:
+            if not contact.suspended:
+                self._session.send(
+                    source, Suspend(self._session.document.reason or "suspended at the secondary")
+                )
+        elif contact.suspended and self._session.document.sources[source].resume_wanted:
+            self._session.resume_source(source, contact)
+        elif contact.suspended:
+            self._session.suspend_all(f"primary {self._session.document.sources[source].name}: {reason}")
+
+    def _handle_configured(self, source: int, contact: Contact, configured: Configured) -> None:
+        infos = {info.name: info for info in configured.volumes}
+        contact.refused = {refusal.name: refusal.text for refusal in configured.refused}
+        confirmed: dict[str, PairDocument] = {}
+        kept: list[PairDocument] = []
+        for pair in self._session.document.pairs:
+            if pair.source != source:
+                kept.append(pair)
+                continue
+            info = infos.get(pair.primary_volume)
+            if pair.removing and info is None:
+                continue
+            if info is not None:
+                contact.tracks_remaining[info.number] = info.tracks_to_copy
+                try:
+                    pair = self._confirm(pair, info.number, info.size_bytes)
+                except IsochroneError as error:
+                    contact.refused[pair.primary_volume] = error.message
+                confirmed[pair.secondary_volume] = pair
+            kept.append(pair)
+        self._session.remember(self._session.document.changed(pairs=tuple(kept)))
+        numbers = {
+            pair.primary_number: pair.secondary_number
+            for pair in kept
+            if pair.source == source and pair.primary_number is not None and pair.secondary_number is not None
+        }
+        self._lookups[source] = VolumeLookup(numbers)
+        if contact.refused and len(numbers) < len(infos):
+            # Records of a volume that has no place here would come next.
+            self._session.close(
+                source, "; ".join(f"{name}: {text}" for name, text in contact.refused.items())
+            )
+            return
+        contact.enter(ContactState.STREAMING, self._session.now_ns())
+        self._session.send_ack(source)
+
+    def _confirm(self, pair: PairDocument, primary_number: int, size_bytes: int) -> PairDocument:
+        """Tie a pair to its two volumes, creating the secondary if it is missing. Raises ConflictError."""
+        if pair.primary_number is not None and pair.primary_number != primary_number:
+            raise ConflictError(
+                f"volume {pair.primary_volume!r} was deleted and created anew at the primary: "
+                "remove the pair and add it again"
+            )
+        volume = self._pool.volumes.get(pair.secondary_volume)
+        if volume is None:
+            volume = self._pool.create_volume(pair.secondary_volume, size_bytes)
+        elif volume.size_bytes != size_bytes:
+            raise ConflictError(
+                f"secondary volume {volume.name!r} has {volume.size_bytes} bytes, its primary {size_bytes}: "
+                "resize one of them, or let the session create the secondary"
+            )
+        elif not pair.is_confirmed and volume.mapped_track_count:
+            raise ConflictError(
+                f"secondary volume {volume.name!r} holds data already: name another, "
+                "or delete it so that the session creates it"
+            )
+        return pair.model_copy(update={"primary_number": primary_number, "secondary_number": volume.number})
+
+    def _handle_record_set(self, source: int, contact: Contact, record_set: RecordSet) -> None:
+        if contact.state is not ContactState.STREAMING or source not in self._session.mover.sources:
+            raise ProtocolError("a record set before the session was configured")
+        if self._session.document.is_over:
+            return
+        records = self._lookups[source].translate(record_set.headers)
+        self._session.mover.receive(source, ReceivedSet(record_set.through_ns, records, record_set.payload))
+
+    def _handle_copy_progress(self, contact: Contact, progress: CopyProgress) -> None:
+        for volume in progress.volumes:
+            contact.tracks_remaining[volume.number] = volume.tracks_remaining
+            contact.copied_through_ns[volume.number] = volume.copied_through_ns
+
+    def _handle_suspended(self, source: int, contact: Contact, suspended: Suspended) -> None:
+        contact.suspended = True
+        contact.copied_through_ns.clear()
+        if self._session.document.state is SessionState.ACTIVE and not contact.resuming:
+            self._session.suspend_all(
+                f"primary {self._session.document.sources[source].name}: {suspended.reason}"
+            )
+
+    def _handle_resumed(self, source: int, contact: Contact, resumed: Resumed) -> None:
+        contact.suspended = False
+        contact.resuming = False
+        contact.copied_through_ns.clear()
+        for info in resumed.volumes:
+            contact.tracks_remaining[info.number] = info.tracks_to_copy
+        self._session.remember(
+            transitions.with_hold(
+                self._session.document, source, resumed.incarnation, self._session.mover.form_ns
+            )
+        )
+
+    def _handle_forgotten(self, source: int) -> None:
+        self._session.close(source, "the session was deleted")
+        self._session.remember(self._session.document.with_source(source, fenced=True))
+        self._session.finish_delete_if_done()
