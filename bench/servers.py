@@ -125,7 +125,7 @@ def isochrone(
             controller.start()
         volumes = [(primaries[n * primary_count // volume_count], f"v{n}") for n in range(volume_count)]
         for controller, volume in volumes:
-            controller.command("volume", "create", volume, "--size", str(volume_size_bytes))
+            controller.command("volume", "create", volume, str(volume_size_bytes))
         mover = None
         if replicated:
             mover = stack.enter_context(

@@ -155,9 +155,10 @@ class ControllerProcess:
         return response.json()
 
     def command(self, *words: str) -> str:
-        """Run `isochrone --controller THIS words...` and return its output; ProcessError when it fails."""
+        """Run `isochrone words...` with this controller; return its output, ProcessError when it fails."""
         done = subprocess.run(
-            [*PROGRAM, "--controller", self.api_address, *words],
+            [*PROGRAM, *words],
+            env=os.environ | {"ISOCHRONE_CONTROLLER": self.api_address},
             capture_output=True,
             text=True,
             timeout=COMMAND_S_MAX,

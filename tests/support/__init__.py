@@ -1,0 +1,1 @@
+"""The harness of the tests: real controllers, other people's programs, block devices, waiting."""
