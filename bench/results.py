@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,8 +74,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
     """Return the smallest value that at least `percent` of the values do not exceed."""
     if not values:
         raise ValueError("no values: nothing was measured")
-    ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * percent // 100).__int__() - 1)]
+    return sorted(values)[max(1, math.ceil(len(values) * percent / 100)) - 1]
 
 
 def targets(found: Medians, lag: Lag | None) -> list[Target]:

@@ -1,0 +1,78 @@
+"""What the benchmark makes of its samples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.jobs import Sample, parse_fio
+from bench.results import BASELINE, REPLICATED, RIVAL, Lag, medians, percentile, targets, write_json
+
+
+def sample(iops: float, p50: float = 100.0) -> Sample:
+    return Sample(iops, iops * 4096, p50, p50 * 3, 20.0)
+
+
+def side(total_ios: int, iops: float) -> dict[str, object]:
+    percentiles = {"50.000000": 20_000, "99.000000": 90_000}
+    return {
+        "total_ios": total_ios,
+        "iops": iops,
+        "bw_bytes": iops * 4096,
+        "clat_ns": {"percentile": percentiles},
+    }
+
+
+def test_a_mixed_job_counts_reads_and_writes() -> None:
+    result = parse_fio({"jobs": [{"error": 0, "read": side(70, 700.0), "write": side(30, 300.0)}]})
+    assert (result.iops, result.operation_count) == (1000.0, 100)
+    assert (result.latency_us_p50, result.latency_us_p99) == (20.0, 90.0)
+
+
+@pytest.mark.parametrize(("error", "count"), [(5, 10), (0, 0)])
+def test_a_run_with_errors_or_without_operations_is_no_result(error: int, count: int) -> None:
+    with pytest.raises(RuntimeError):
+        parse_fio({"jobs": [{"error": error, "read": side(0, 0.0), "write": side(count, 1.0)}]})
+
+
+def test_the_median_is_of_each_figure_by_itself() -> None:
+    runs = [sample(10, p50=3), sample(30, p50=1), sample(20, p50=2)]
+    assert medians({("job", "server"): runs})["job", "server"] == sample(20, p50=2)
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(1, 1), (50, 50), (99, 99), (100, 100)])
+def test_a_percentile_is_a_value_that_was_measured(percent: float, expected: float) -> None:
+    assert percentile([float(number) for number in range(100, 0, -1)], percent) == expected
+
+
+def test_no_values_have_no_percentile() -> None:
+    with pytest.raises(ValueError, match="nothing was measured"):
+        percentile([], 50)
+
+
+@pytest.mark.parametrize(("ours", "met"), [(59_999, False), (60_000, True)])
+def test_a_target_is_met_from_its_bound_on(ours: float, met: bool) -> None:
+    job = "4k randwrite d32"
+    found = {(job, BASELINE): sample(100_000), (job, RIVAL): sample(50_000), (job, REPLICATED): sample(ours)}
+    judged = {target.wanted: target.met for target in targets(found, None)}
+    assert judged == {f">= 0.6 x {BASELINE}": met, f"> {RIVAL}": True}
+
+
+def test_lag_and_memory_are_held_against_their_bounds() -> None:
+    lag = Lag(1000, 49.0, 250.0, 100, {"west": 90, "east": 110}, {"west": 100, "east": 100})
+    assert [target.met for target in targets({}, lag)] == [True, False, True, False]
+
+
+def test_what_was_not_measured_has_no_verdict() -> None:
+    assert targets({("4k randwrite d32", REPLICATED): sample(1)}, None) == []
+
+
+def test_the_result_file_holds_every_run(tmp_path: Path) -> None:
+    runs = {("job", "server"): [sample(1), sample(3), sample(2)]}
+    path = tmp_path / "latest.json"
+    write_json(path, machine={"cpu_count": 2}, samples=runs, found=medians(runs), lag=None, judged=[])
+    document = json.loads(path.read_text())
+    assert [run["iops"] for run in document["jobs"][0]["runs"]] == [1, 3, 2]
+    assert document["jobs"][0]["median"]["iops"] == 2
