@@ -6,7 +6,7 @@ import typer
 
 
 def demo() -> None:
-    """Show it all in under a minute: a disaster on this machine, and the proof.
+    """Show a disaster and the proof, in a minute.
 
     Two primary controllers and a secondary, a workload, the primary site killed in mid-write, recovery.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import typer
 from rich.console import Console, RenderableType
@@ -17,7 +17,7 @@ WIDTH_WITHOUT_TERMINAL: Final = 200
 
 def console() -> Console:
     """Return the console on standard output."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL, highlight=False)
+    return Console(width=None if is_terminal(sys.stdout) else WIDTH_WITHOUT_TERMINAL, highlight=False)
 
 
 def error_console() -> Console:
@@ -35,6 +35,11 @@ def show_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def is_terminal(stream: TextIO) -> bool:
+    """Return whether a person sits at the other end of `stream`."""
+    return stream.isatty()
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Return when the person agrees, or `yes` says so.
 
@@ -42,7 +47,7 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not is_terminal(sys.stdin):
         raise RefusedError(
             f"{question} Not confirmed, nothing was done: add --yes to do it without being asked"
         )

@@ -93,7 +93,10 @@ def add(
     controller: Controller = CONTROLLER_DEFAULT,
     json: Json = False,
 ) -> None:
-    """Add pairs to a running session; name a primary only when the session does not know it yet."""
+    """Add pairs to a running session.
+
+    Name a primary only when the session does not know it yet.
+    """
     body: dict[str, object] = {
         "primaries": [_primary(text) for text in primary],
         "pairs": [_pair(text) for text in pair],

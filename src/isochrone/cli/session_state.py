@@ -20,7 +20,10 @@ class Goal(StrEnum):
 
 
 def list_sessions(controller: Controller = CONTROLLER_DEFAULT, json: Json = False) -> None:
-    """List the sessions of a controller: those it moves (secondary) and those it feeds (primary)."""
+    """List the sessions of a controller.
+
+    Those it moves as the secondary, and those it feeds as a primary.
+    """
     from isochrone.cli.client import Client
     from isochrone.cli.output import show, show_json
     from isochrone.report.models import CaptureReport, SessionReport
@@ -44,7 +47,9 @@ def show_session(
     controller: Controller = CONTROLLER_DEFAULT,
     json: Json = False,
 ) -> None:
-    """Show one session in full; at a primary controller, what its application's writes feel.
+    """Show one session in full.
+
+    At a primary controller: its side file, its marks, and what application writes feel.
 
     With --wait, progress is drawn until the state is reached. Exit code 4 when it never will be by itself.
     """
@@ -102,7 +107,9 @@ def recover(
     controller: Controller = CONTROLLER_DEFAULT,
     json: Json = False,
 ) -> None:
-    """End the session here and serve its volumes read-write, all of one instant.
+    """End a session here and serve its volumes.
+
+    They are read-write, all of one instant.
 
     Give it to the secondary controller. It needs no primary, may be repeated, and prints the recovered time.
     Afterwards a primary that comes back is refused.

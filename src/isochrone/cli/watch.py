@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from isochrone.cli.client import Client
-from isochrone.cli.output import console, show
+from isochrone.cli.output import console, is_terminal, show
 from isochrone.model.errors import UnavailableError
 from isochrone.report.models import StatusReport
 from isochrone.report.text import status_view
@@ -20,7 +20,7 @@ from isochrone.report.times import duration_text
 def watch(client: Client, interval_s: float) -> None:
     """Show the status every `interval_s` until Ctrl-C; without a terminal, print it anew each time."""
     try:
-        if sys.stdout.isatty():
+        if is_terminal(sys.stdout):
             _draw_live(client, interval_s)
         else:
             _print_each(client, interval_s)

@@ -223,6 +223,7 @@ class SourceReport(Report):
             none.
         received: everything of this controller up to here has been received.
         window_bytes: what the controller may still send.
+        reconnect_count: times the link was lost and found again, since the controller started.
     """
 
     name: str
@@ -236,7 +237,7 @@ class SourceReport(Report):
     window_bytes: int
     received_record_count: int
     received_bytes: int
-    reconnect_count: int = 0
+    reconnect_count: int | None = None
 
 
 class SessionSettings(Report):
@@ -266,6 +267,7 @@ class SessionReport(Report):
             would cost.
         recovered: once ENDED by recovery: the time the volumes stand at. None before.
         staged_track_count: tracks received and not yet committed.
+        group_count: consistency groups committed since the controller started.
         record_count, byte_count: received since the controller started.
         records_per_s, bytes_per_s: over the last seconds.
         suspended_reason, suspended_since: set while SUSPENDED.
@@ -289,7 +291,7 @@ class SessionReport(Report):
     settings: SessionSettings
     staged_track_count: int
     staged_bytes: int
-    group_count: int = 0
+    group_count: int | None = None
     record_count: int
     byte_count: int
     records_per_s: float

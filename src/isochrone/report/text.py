@@ -332,7 +332,7 @@ def recover_question(session: SessionReport, *, drain: bool) -> str:
 
 def recovered_text(session: SessionReport) -> str:
     """What a finished recovery gives: the time the volumes stand at."""
-    if session.recovered is None:
+    if session.recovered is None or session.recovered.time_ns == 0:
         return f"session {session.name} is {session.state}; nothing was recovered"
     point = session.recovered
     line = f"session {session.name} is recovered to {point.wall or NONE} (host time {point.time_ns} ns)"
@@ -342,7 +342,7 @@ def recovered_text(session: SessionReport) -> str:
 
 
 def _session_times(session: SessionReport) -> list[Text]:
-    if session.recovered is not None:
+    if session.recovered is not None and session.recovered.time_ns:
         return [Text(f"  recovered to {session.recovered.wall or NONE}", style="bold")]
     consistency = session.consistency
     return [

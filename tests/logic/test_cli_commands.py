@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from starlette.responses import HTMLResponse
+
+from isochrone.cli.exits import ExitCode, exit_code
+from isochrone.model.errors import IsochroneError
+from isochrone.model.states import SessionState
+from support.api_server import SwitchedApp, served
+from support.cli import CommandLine, Result
+from support.fake_operations import FakeOperations, every_error
+from support.reports import CAPTURE, POOL, SESSION, behind
+
+CREATE_BANK = ("session", "create", "bank", "--primary", "a=10.0.0.1:7481", "--pair", "a:db=db-copy")
+
+
+@pytest.fixture
+def operations() -> FakeOperations:
+    return FakeOperations()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, SwitchedApp]]:
+    app = SwitchedApp()
+    with served(app, tmp_path_factory.mktemp("api") / "api.sock") as address:
+        yield address, app
+
+
+@pytest.fixture
+def isochrone(
+    server: tuple[str, SwitchedApp],
+    operations: FakeOperations,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> CommandLine:
+    address, app = server
+    app.serve(operations)
+    monkeypatch.setenv("ISOCHRONE_CONTROLLER", address)
+    return CommandLine(monkeypatch, capsys)
+
+
+def done(result: Result) -> Result:
+    assert (result.code, result.err) == (ExitCode.OK, "")
+    return result
+
+
+def test_a_volume_lives_from_create_to_delete(isochrone: CommandLine) -> None:
+    assert "1.5 GiB" in done(isochrone("volume", "create", "db", "1.5GiB")).out
+    assert "db-copy" in done(isochrone("volume", "list")).out
+    assert "2.0 GiB" in done(isochrone("volume", "resize", "db", "2GiB")).out
+    assert json.loads(done(isochrone("volume", "show", "db", "--json")).out)["size_bytes"] == 2 << 30
+    assert done(isochrone("volume", "delete", "db", "--yes")).out == "volume db is deleted\n"
+    assert isochrone("volume", "show", "db").code == ExitCode.NOT_FOUND
+
+
+def test_a_volume_is_shrunk_only_when_that_is_said_and_confirmed(isochrone: CommandLine) -> None:
+    done(isochrone("volume", "create", "db", "2GiB"))
+    assert isochrone("volume", "resize", "db", "1GiB").code == ExitCode.CONFLICT
+    refused = isochrone("volume", "resize", "db", "1GiB", "--shrink")
+    assert refused.code == ExitCode.REFUSED
+    assert "from 2.0 GiB to 1.0 GiB" in refused.err
+    assert "1.0 GiB" in done(isochrone("volume", "resize", "db", "1GiB", "--shrink", "--yes")).out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("volume", "create", "db", "ten"),
+        ("volume", "create", "db", "0"),
+        ("volume", "create", "a/b", "1GiB"),
+        ("volume", "show", "a/b"),
+        ("session", "show", "../status"),
+        ("session", "show", "bank", "--wait", "happy"),
+        ("session", "create", "bank", "--primary", "a", "--pair", "a:db"),
+        ("session", "create", "bank", "--primary", "a=10.0.0.1:1", "--pair", "db"),
+        ("session", "create", "bank", "--primary", "a=10.0.0.1:1", "--pair", "a:db="),
+        ("session", "create", "bank", "--primary", "a=nowhere", "--pair", "a:db"),
+        (*CREATE_BANK, "--compression", "gzip"),
+        (*CREATE_BANK, "--group-size-max", "much"),
+        ("status", "--watch", "--json"),
+        ("status", "--controller", "ftp://host"),
+    ],
+)
+def test_bad_input_is_refused_and_changes_nothing(
+    isochrone: CommandLine, operations: FakeOperations, arguments: tuple[str, ...]
+) -> None:
+    result = isochrone(*arguments)
+    assert result.code == ExitCode.REFUSED
+    assert result.out == ""
+    assert "Traceback" not in result.err
+    assert not {"create_volume", "create_session"} & set(operations.calls)
+
+
+@pytest.mark.parametrize("error", every_error(), ids=lambda error: type(error).__name__)
+def test_what_the_controller_refuses_is_told_in_its_words(
+    isochrone: CommandLine, operations: FakeOperations, error: IsochroneError
+) -> None:
+    operations.failure = error
+    result = isochrone("volume", "list")
+    assert result == Result(exit_code(error), "", f"isochrone: {error.message}\n")
+
+
+def test_a_bug_of_the_controller_is_a_failure_without_traceback(
+    isochrone: CommandLine, operations: FakeOperations
+) -> None:
+    operations.failure = KeyError("x")
+    result = isochrone("status")
+    assert result.code == ExitCode.FAILED
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_controller_that_does_not_answer_is_told_with_the_cure(
+    isochrone: CommandLine, tmp_path: Path
+) -> None:
+    result = isochrone("status", "--controller", f"unix:{tmp_path}/nobody.sock")
+    gc.collect()  # httpcore leaves a socket that could not connect to the collector, which warns
+    assert result.code == ExitCode.UNAVAILABLE
+    assert "isochrone controller run" in result.err
+    assert "--controller" in result.err
+
+
+def test_status_shows_everything_and_all_of_it_as_json(
+    isochrone: CommandLine, operations: FakeOperations
+) -> None:
+    operations.put_session(SESSION)
+    shown = done(isochrone("status")).out
+    assert "C 16.0 ms" in shown
+    assert "paced by 3.5 ms" in shown
+    assert set(json.loads(done(isochrone("status", "--json")).out)) == {
+        "controller",
+        "pool",
+        "volumes",
+        "sessions",
+        "captures",
+    }
+
+
+def test_the_pool_is_shown(isochrone: CommandLine) -> None:
+    assert POOL.uuid in done(isochrone("pool", "show")).out
+    assert json.loads(done(isochrone("pool", "show", "--json")).out)["state"] == "SERVING"
+
+
+def test_sessions_are_listed_from_both_sides(isochrone: CommandLine, operations: FakeOperations) -> None:
+    operations.put_session(SESSION)
+    listed = done(isochrone("session", "list")).out
+    assert "bank" in listed
+    assert "ledger" in listed
+    assert set(json.loads(done(isochrone("session", "list", "--json")).out)) == {"sessions", "captures"}
+
+
+def test_a_primary_shows_the_session_that_it_feeds(isochrone: CommandLine) -> None:
+    assert "feeding session ledger" in done(isochrone("session", "show", "ledger")).out
+    assert json.loads(done(isochrone("session", "show", "ledger", "--json")).out)["role"] == "primary"
+    assert isochrone("session", "show", "nobody").code == ExitCode.NOT_FOUND
+
+
+def test_creating_waits_until_every_pair_is_duplex(isochrone: CommandLine) -> None:
+    result = isochrone(*CREATE_BANK, "--pair", "a:wal", "--wait", "--timeout", "30", "--json")
+    assert result.code == ExitCode.OK
+    pairs = json.loads(result.out)["pairs"]
+    assert [(pair["secondary_volume"], pair["state"]) for pair in pairs] == [
+        ("db-copy", "DUPLEX"),
+        ("wal", "DUPLEX"),
+    ]
+
+
+def test_settings_reach_the_session(isochrone: CommandLine) -> None:
+    settings = ("--group-interval-ms", "25", "--group-size-max", "8MiB", "--compression", "zstd")
+    pacing = ("--overflow", "suspend", "--pace-delay-ms-max", "7")
+    answer = json.loads(done(isochrone(*CREATE_BANK, *settings, *pacing, "--json")).out)
+    assert answer["settings"] == {
+        "group_interval_ms": 25.0,
+        "group_bytes_max": 8 << 20,
+        "compression": "zstd",
+        "overflow_policy": "suspend",
+        "pace_delay_ms_max": 7.0,
+    }
+    assert answer["sources"][0]["address"] == "tcp:10.0.0.1:7481"
+
+
+def test_pairs_come_and_go(isochrone: CommandLine) -> None:
+    done(isochrone(*CREATE_BANK))
+    assert "logs-copy" in done(isochrone("session", "add", "bank", "--pair", "a:logs=logs-copy")).out
+    assert "logs-copy" not in done(isochrone("session", "remove", "bank", "logs-copy")).out
+
+
+def test_a_session_is_suspended_with_its_reason_and_resumed(isochrone: CommandLine) -> None:
+    done(isochrone(*CREATE_BANK))
+    suspended = done(isochrone("session", "suspend", "bank", "--reason", "line work")).out
+    assert "SUSPENDED" in suspended
+    assert "line work" in suspended
+    assert "line work" not in done(isochrone("session", "resume", "bank")).out
+
+
+def test_waiting_for_duplex_ends_when_the_session_is_suspended(
+    isochrone: CommandLine, operations: FakeOperations
+) -> None:
+    operations.put_session(
+        SESSION.model_copy(update={"state": SessionState.SUSPENDED, "suspended_reason": "side file full"})
+    )
+    result = isochrone("session", "show", "bank", "--wait", "duplex")
+    assert result.code == ExitCode.CONFLICT
+    assert "side file full" in result.err
+
+
+def test_waiting_ends_at_its_time_limit_and_says_what_is_waited_for(
+    isochrone: CommandLine, operations: FakeOperations
+) -> None:
+    operations.tracks_copied_per_look = 0
+    operations.put_session(SESSION.model_copy(update={"blocked_on": "controller a: link down 3.2 s"}))
+    result = isochrone("session", "show", "bank", "--wait", "duplex", "--timeout", "0")
+    assert result.code == ExitCode.UNAVAILABLE
+    assert "controller a: link down 3.2 s" in result.err
+
+
+def test_recovery_is_asked_about_then_waited_for_and_tells_its_time(
+    isochrone: CommandLine, operations: FakeOperations
+) -> None:
+    operations.tracks_copied_per_look = 0
+    done(isochrone(*CREATE_BANK))
+    refused = isochrone("session", "recover", "bank")
+    assert refused.code == ExitCode.REFUSED
+    assert "--yes" in refused.err
+    incomplete = isochrone("session", "recover", "bank", "--yes")
+    assert incomplete.code == ExitCode.CONFLICT
+    assert "not complete" in incomplete.err
+    result = isochrone("session", "recover", "bank", "--yes", "--incomplete", "--timeout", "30")
+    assert result.code == ExitCode.OK
+    assert f"recovered to {behind(14).wall}" in result.out
+    assert "NOT complete" in result.out
+
+
+def test_a_recovery_can_be_repeated_without_a_question(
+    isochrone: CommandLine, operations: FakeOperations
+) -> None:
+    operations.put_session(
+        SESSION.model_copy(
+            update={"state": SessionState.ENDED, "recovered": behind(14), "image_complete": True}
+        )
+    )
+    first, second = (done(isochrone("session", "recover", "bank")).out for _ in range(2))
+    assert first == second
+    assert "recovered to" in first
+
+
+def test_a_recovery_that_is_given_up_is_no_success(
+    isochrone: CommandLine, operations: FakeOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operations.put_session(SESSION)
+
+    async def give_up(name: str, request: object) -> object:
+        return SESSION
+
+    monkeypatch.setattr(operations, "recover", give_up)
+    result = isochrone("session", "recover", "bank", "--drain", "--yes")
+    assert result.code == ExitCode.CONFLICT
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("volume", "delete", "db-copy"), ("session", "delete", "bank"), ("session", "recover", "bank")],
+)
+def test_what_cannot_be_undone_is_refused_where_nobody_can_be_asked(
+    isochrone: CommandLine, operations: FakeOperations, arguments: tuple[str, ...]
+) -> None:
+    operations.put_session(SESSION)
+    result = isochrone(*arguments)
+    assert result.code == ExitCode.REFUSED
+    assert "nothing was done: add --yes" in result.err
+    assert not {"delete_volume", "delete_session", "recover"} & set(operations.calls)
+
+
+@pytest.mark.parametrize(("agrees", "code"), [(True, ExitCode.OK), (False, ExitCode.REFUSED)])
+def test_at_a_terminal_the_person_decides(
+    isochrone: CommandLine,
+    operations: FakeOperations,
+    monkeypatch: pytest.MonkeyPatch,
+    agrees: bool,
+    code: ExitCode,
+) -> None:
+    monkeypatch.setattr("isochrone.cli.output.is_terminal", lambda _: True)
+    monkeypatch.setattr("typer.confirm", answering(agrees))
+    operations.put_session(SESSION)
+    assert isochrone("session", "delete", "bank").code == code
+    assert ("delete_session" in operations.calls) is agrees
+
+
+def answering(agrees: bool) -> Callable[..., bool]:
+    def confirm(question: str, **_: object) -> bool:
+        assert question.startswith("Delete session bank?")
+        return agrees
+
+    return confirm
+
+
+def test_a_session_is_deleted(isochrone: CommandLine) -> None:
+    done(isochrone(*CREATE_BANK))
+    assert done(isochrone("session", "delete", "bank", "--yes")).out == "session bank is deleted\n"
+    assert isochrone("session", "show", "bank").code == ExitCode.NOT_FOUND
+
+
+def test_something_else_that_answers_is_recognised(isochrone: CommandLine, tmp_path: Path) -> None:
+    with served(HTMLResponse("<html>"), tmp_path / "other.sock") as address:
+        result = isochrone("status", "--controller", address)
+    assert result.code == ExitCode.PROTOCOL
+    assert "no Isochrone controller" in result.err
+
+
+def test_a_capture_has_no_state_to_wait_for(isochrone: CommandLine) -> None:
+    assert isochrone("session", "show", CAPTURE.name, "--wait", "duplex").code == ExitCode.NOT_FOUND

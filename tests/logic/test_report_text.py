@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console, RenderableType
+
+from isochrone.model.states import SessionState
+from isochrone.report.models import PacingReport
+from isochrone.report.text import (
+    captures_table,
+    pool_line,
+    pool_view,
+    recover_question,
+    recovered_text,
+    session_view,
+    sessions_table,
+    status_view,
+    writes_text,
+)
+from isochrone.report.times import NOT_MEASURED
+from support.reports import CAPTURE, EMPTY, POOL, SESSION, STATUS, behind
+
+
+def text_of(view: RenderableType) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=240).print(view)
+    return stream.getvalue()
+
+
+def test_status_names_everything_there_is() -> None:
+    text = text_of(status_view(STATUS))
+    for word in (
+        "secondary",
+        "SERVING",
+        "db-copy",
+        "bank",
+        "tcp:10.0.0.1:7481",
+        "COPY",
+        "ledger-db",
+        "third-site",
+    ):
+        assert word in text
+
+
+def test_an_idle_controller_shows_no_empty_tables() -> None:
+    text = text_of(status_view(EMPTY))
+    assert "VOLUME" not in text
+    assert "checkpoint never" in text
+
+
+def test_outside_text_is_never_markup() -> None:
+    text = text_of(status_view(STATUS))
+    assert "[Errno 111] Connection refused" in text
+    assert "secondary of session bank [not recovered]" in text
+
+
+def test_a_session_shows_its_lags_and_progress() -> None:
+    text = text_of(session_view(SESSION))
+    assert "F 12.0 ms  J 14.0 ms  C 16.0 ms" in text
+    assert "75.0 %" in text
+    assert "1 min 15 s" in text
+    assert "image NOT complete: pair db-copy is COPY" in text
+
+
+def test_what_was_not_measured_is_a_dash_not_a_zero() -> None:
+    session = SESSION.model_copy(
+        update={"form": NOT_MEASURED, "journal": NOT_MEASURED, "consistency": NOT_MEASURED}
+    )
+    text = text_of(session_view(session))
+    assert "F -  J -  C -" in text
+    assert "0.0 ms" not in text
+
+
+def test_a_blocked_session_says_on_what() -> None:
+    session = SESSION.model_copy(update={"blocked_on": "controller a: link down 3.2 s"})
+    assert "blocked on controller a: link down 3.2 s" in text_of(session_view(session))
+    assert "controller a: link down 3.2 s" in text_of(sessions_table([session]))
+
+
+def test_a_suspended_session_says_why_and_since_when() -> None:
+    session = SESSION.model_copy(
+        update={
+            "state": SessionState.SUSPENDED,
+            "suspended_reason": "side file full",
+            "suspended_since": "2027-01-15T07:00:00.000000Z",
+        }
+    )
+    assert "suspended since 2027-01-15T07:00:00.000000Z: side file full" in text_of(session_view(session))
+
+
+def test_a_read_only_pool_says_why_in_its_line() -> None:
+    pool = POOL.model_copy(update={"read_only_reason": "fdatasync: [Errno 5] EIO"})
+    assert "READ_ONLY" in text_of(pool_line(pool))
+    assert "read-only: fdatasync: [Errno 5] EIO" in text_of(pool_line(pool))
+    assert "fdatasync: [Errno 5] EIO" in text_of(pool_view(pool))
+
+
+@pytest.mark.parametrize(
+    ("delay_ms", "held", "quiesced", "text"),
+    [
+        (3.5, 6, False, "paced by 3.5 ms of at most 100 ms, 6 held now"),
+        (0.0, 2, False, "paced by 0.0 ms of at most 100 ms, 2 held now"),
+        (0.0, 0, False, "not held (1000 were paced, 2.5 s in sum)"),
+        (3.5, 6, True, "refused for a planned switchover"),
+    ],
+)
+def test_writes_that_are_held_are_never_passed_over(
+    delay_ms: float, held: int, quiesced: bool, text: str
+) -> None:
+    pacing = CAPTURE.pacing.model_copy(update={"delay_ms": delay_ms, "held_write_count": held})
+    capture = CAPTURE.model_copy(update={"pacing": pacing, "quiesced": quiesced})
+    assert writes_text(capture) == text
+    assert text in text_of(captures_table([capture]))
+
+
+def test_writes_that_were_never_paced_are_simply_not_held() -> None:
+    pacing = PacingReport(
+        policy="suspend", delay_ms=0, delay_ms_max=0, held_write_count=0, paced_write_count=0, paced_s=0
+    )
+    assert writes_text(CAPTURE.model_copy(update={"pacing": pacing})) == "not held"
+
+
+def test_a_recovery_tells_its_time_and_what_is_missing() -> None:
+    ended = SESSION.model_copy(update={"state": SessionState.ENDED, "recovered": behind(14)})
+    assert f"recovered to {behind(14).wall}" in recovered_text(ended)
+    assert "NOT complete: pair db-copy is COPY" in recovered_text(ended)
+    assert "NOT complete" not in recovered_text(ended.model_copy(update={"image_complete": True}))
+    assert "nothing was recovered" in recovered_text(SESSION)
+
+
+def test_the_question_before_a_recovery_tells_what_it_costs() -> None:
+    question = recover_question(SESSION, drain=False)
+    assert "NOT complete (pair db-copy is COPY)" in question
+    assert "14.0 ms" in question
+    assert "Writes at its primaries are refused" in recover_question(SESSION, drain=True)
