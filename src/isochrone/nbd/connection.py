@@ -21,6 +21,7 @@ cut.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -37,9 +38,8 @@ from isochrone.nbd.handshake import Agreement
 from isochrone.nbd.receive import RECEIVE_BUFFER_BYTES, ReceiveBuffer
 from isochrone.nbd.requests import Batch, RequestParser
 
-REPLY_QUEUE_BYTES_HIGH: Final = 256 << 10
-"""Replies not taken by the client's side of the socket beyond which no more of its requests are acted on."""
-REPLY_QUEUE_BYTES_LOW: Final = 64 << 10
+SEND_BUFFER_BYTES: Final = 1 << 20
+"""Asked of the kernel for a unix socket (its own limits apply): large reads then leave in few pieces. TCP tunes itself."""
 DEFERRED_REPLIES_MAX: Final = 4096
 """Replies outstanding (held, or waiting for a flush) beyond which a connection is not read."""
 FINISH_SECONDS_MAX: Final = 10.0
@@ -126,7 +126,14 @@ class Connection(asyncio.BufferedProtocol):
     def begin(self, leftover: bytes) -> None:
         """Take over from the handshake, with what it received beyond its end (less than a small receive
         buffer)."""
-        self._transport.set_write_buffer_limits(high=REPLY_QUEUE_BYTES_HIGH, low=REPLY_QUEUE_BYTES_LOW)
+        self._transport.set_write_buffer_limits(high=0)  # what the socket does not take at once pauses us
+        connected = self._transport.get_extra_info("socket")
+        if connected.family == socket.AF_UNIX:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        else:
+            connected.setsockopt(
+                socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1
+            )  # a host that is gone frees its place
         self._transport.set_protocol(self)
         if leftover:
             self._receive.space()[: len(leftover)] = leftover

@@ -165,7 +165,7 @@ OPTIONS_MAX: Final = 128
 EXTENTS_PER_REPLY_MAX: Final = 8192
 """Extents in one block status reply; the specification lets a client ask on from where the reply ends."""
 
-HOLE_READ_BYTES_MIN: Final = 64 << 10
+HOLE_READ_BYTES_MIN: Final = 256 << 10
 """Reads of at least this many bytes are answered with a hole chunk when nothing in them is mapped."""
 
 REQUESTS_PER_BATCH_MAX: Final = 1024

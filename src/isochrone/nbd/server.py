@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from isochrone.nbd.budget import BufferBudget
-from isochrone.nbd.connection import REPLY_QUEUE_BYTES_HIGH, Connection
+from isochrone.nbd.connection import Connection
 from isochrone.nbd.constants import REPLY_BYTES_PER_BATCH
 from isochrone.nbd.execution import ConnectionCounters
 from isochrone.nbd.export import Exports
@@ -52,7 +52,7 @@ class ServerSettings:
     def memory_bytes_max(self) -> int:
         """Upper bound of buffers for requests and replies: a small share for each connection, and the large
         requests."""
-        share_bytes = RECEIVE_BUFFER_BYTES + REPLY_QUEUE_BYTES_HIGH + REPLY_BYTES_PER_BATCH
+        share_bytes = RECEIVE_BUFFER_BYTES + REPLY_BYTES_PER_BATCH
         return self.connections_max * share_bytes + self.large_request_bytes_max
 
 
