@@ -39,7 +39,8 @@ from isochrone.nbd.receive import RECEIVE_BUFFER_BYTES, ReceiveBuffer
 from isochrone.nbd.requests import Batch, RequestParser
 
 SEND_BUFFER_BYTES: Final = 1 << 20
-"""Asked of the kernel for a unix socket (its own limits apply): large reads then leave in few pieces. TCP tunes itself."""
+"""Asked of the kernel for a unix socket (its own limits apply): large reads then leave in few pieces. TCP
+tunes itself."""
 DEFERRED_REPLIES_MAX: Final = 4096
 """Replies outstanding (held, or waiting for a flush) beyond which a connection is not read."""
 FINISH_SECONDS_MAX: Final = 10.0
