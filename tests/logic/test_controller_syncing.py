@@ -22,6 +22,7 @@ class FakePool:
         self.durable = 0
         self.checkpoint_due = False
         self.checkpoint_count = 0
+        self.pending_free_count = 0
         self.read_only_reason: str | None = None
         self.call_begun = threading.Event()
         self.call_may_end = threading.Event()
@@ -47,6 +48,7 @@ class FakePool:
             self.read_only_reason = f"datasync: {error}"
             raise PoolReadOnlyError(self.read_only_reason) from error
         self.durable = written
+        self.pending_free_count = 0
 
     def checkpoint(self) -> Steps:
         yield self._datasync
@@ -59,7 +61,7 @@ def run(scenario: Callable[[FakePool, Syncer], Coroutine[Any, Any, None]]) -> li
 
     async def main() -> None:
         pool = FakePool()
-        syncer = Syncer(pool, is_dirty=lambda: pool.written > pool.durable, on_fatal=fatal.append)
+        syncer = Syncer(pool, on_fatal=fatal.append)
         async with asyncio.timeout(DEADLINE_S):
             await scenario(pool, syncer)
             await syncer.stop()
@@ -151,9 +153,11 @@ def test_a_stop_waits_for_the_sync_that_runs() -> None:
     run(scenario)
 
 
-def test_the_background_makes_durable_what_nobody_waits_for() -> None:
+@pytest.mark.parametrize("due", ["checkpoint", "freed tracks"])
+def test_the_background_does_what_is_due_though_nobody_flushes(due: str) -> None:
     async def scenario(pool: FakePool, syncer: Syncer) -> None:
-        pool.written = 1
+        pool.checkpoint_due = due == "checkpoint"
+        pool.pending_free_count = int(due == "freed tracks")
         syncer.start_background()
         await wait_for(pool.call_begun)
 

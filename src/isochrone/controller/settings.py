@@ -8,6 +8,7 @@ of the file. What is not written has a safe default: nothing listens beyond loop
 
 from __future__ import annotations
 
+import ipaddress
 import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
@@ -25,8 +26,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from isochrone.controller.addresses import Address, TcpAddress, parse_address
 from isochrone.controller.settings_faults import describe_fault
+from isochrone.link.address import Address, TcpAddress, parse_address
 from isochrone.model.errors import RefusedError
 from isochrone.model.names import NAME_LENGTH_MAX, check_name
 from isochrone.model.sizes import (
@@ -50,7 +51,7 @@ RECEIVE_BUDGET_MIN_BYTES: Final = 34 * MIB
 """One request of the largest length must fit with its headers."""
 POOL_SIZE_MIN_BYTES: Final = MIB
 
-_LISTEN: Final = '"unix:/path" or "HOST:PORT", or a list of them'
+_LISTEN: Final = '"unix:/path" or "tcp:HOST:PORT", or a list of them'
 _CONNECTIONS: Final = f"a number from 1 to {CONNECTIONS_MAX}"
 _FOLDER: Final = "folder of the settings file"
 """Key of the validation context."""
@@ -104,6 +105,16 @@ def _path(value: Path, info: ValidationInfo) -> Path:
 
 def _is_any_port(address: Address) -> bool:
     return isinstance(address, TcpAddress) and address.port == 0
+
+
+def _is_loopback(address: TcpAddress) -> bool:
+    """True when only this host can reach it."""
+    if address.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return False
 
 
 def _unique(values: list[Address]) -> list[Address]:
@@ -229,7 +240,7 @@ class ControllerSettings(_Section):
             f"{section}.listen = {address}"
             for section, part in (("nbd", self.nbd), ("link", self.link), ("api", self.api))
             for address in part.listen
-            if isinstance(address, TcpAddress) and not address.is_loopback
+            if isinstance(address, TcpAddress) and not _is_loopback(address)
         ]
 
 

@@ -22,7 +22,9 @@ import structlog
 from isochrone.model.errors import PoolReadOnlyError
 
 BACKGROUND_SYNC_INTERVAL_S: Final = 1.0
-"""Changes nobody waits for become durable, and freed tracks reusable, within about this time."""
+"""Freed tracks become reusable within about this time, also when no client ever flushes."""
+BACKGROUND_LOOK_INTERVAL_S: Final = 0.1
+"""How soon a due checkpoint is noticed when no client ever flushes."""
 
 Steps = Generator[Callable[[], None], None, None]
 """Blocking calls, to be made one after the other."""
@@ -36,6 +38,10 @@ class SyncedPool(Protocol):
     @property
     def checkpoint_due(self) -> bool:
         """The pointer log is long enough."""
+
+    @property
+    def pending_free_count(self) -> int:
+        """Freed tracks that only a sync makes reusable."""
 
     @property
     def read_only_reason(self) -> str | None:
@@ -53,26 +59,23 @@ class Syncer:
 
     Args:
         pool: the pool.
-        is_dirty: whether the background sync has anything to do.
         on_fatal: called with an error that is not the device's: a bug, the process must stop.
     """
 
-    def __init__(
-        self, pool: SyncedPool, *, is_dirty: Callable[[], bool], on_fatal: Callable[[BaseException], None]
-    ) -> None:
+    def __init__(self, pool: SyncedPool, *, on_fatal: Callable[[BaseException], None]) -> None:
         self._pool = pool
-        self._is_dirty = is_dirty
         self._on_fatal = on_fatal
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sync")
         self._wanted: asyncio.Future[None] | None = None
         self._driver: asyncio.Task[None] | None = None
         self._background: asyncio.Task[None] | None = None
         self._failure_logged = False
+        self._checkpointed_at_s: float | None = None
         self.sync_count = 0
         """Syncs begun."""
 
     def start_background(self) -> None:
-        """Begin to sync now and then what nobody waits for."""
+        """Begin to bring freed tracks back and to write due checkpoints, whether or not anybody flushes."""
         self._background = asyncio.create_task(self._sync_now_and_then(), name="background sync")
 
     async def flush(self) -> None:
@@ -87,6 +90,12 @@ class Syncer:
             if self._driver is None:
                 self._driver = asyncio.create_task(self._drive(), name="sync")
         await asyncio.shield(self._wanted)
+
+    def checkpoint_age_s(self) -> float | None:
+        """Return the time since the last checkpoint was completed; None when there was none since the start."""
+        if self._checkpointed_at_s is None:
+            return None
+        return asyncio.get_running_loop().time() - self._checkpointed_at_s
 
     async def stop(self) -> None:
         """Wait for the sync that runs or is wanted; none is begun in the background any more."""
@@ -133,8 +142,8 @@ class Syncer:
             waiting.set_exception(failure)
             return
         waiting.set_result(None)
-        if self._pool.checkpoint_due:
-            await self._run_or_fail(self._pool.checkpoint())
+        if self._pool.checkpoint_due and await self._run_or_fail(self._pool.checkpoint()) is None:
+            self._checkpointed_at_s = asyncio.get_running_loop().time()
 
     async def _run_or_fail(self, steps: Steps) -> PoolReadOnlyError | None:
         """Run `steps`; return what the waiters are to be told when the device failed."""
@@ -146,9 +155,14 @@ class Syncer:
         return None
 
     async def _sync_now_and_then(self) -> None:
-        while True:
-            await asyncio.sleep(BACKGROUND_SYNC_INTERVAL_S)
-            if self._pool.read_only_reason is None and self._is_dirty():
+        loop = asyncio.get_running_loop()
+        synced_at_s, synced_count = loop.time(), self.sync_count
+        while self._pool.read_only_reason is None:
+            await asyncio.sleep(BACKGROUND_LOOK_INTERVAL_S)
+            if self.sync_count != synced_count:
+                synced_at_s, synced_count = loop.time(), self.sync_count
+            is_late = loop.time() - synced_at_s >= BACKGROUND_SYNC_INTERVAL_S
+            if self._pool.checkpoint_due or (is_late and self._pool.pending_free_count):
                 try:
                     await self.flush()
                 except PoolReadOnlyError:

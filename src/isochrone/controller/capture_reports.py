@@ -1,0 +1,91 @@
+"""What a controller says of the sessions it feeds as a primary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from isochrone.capture.document import CaptureState
+from isochrone.capture.stream import SessionStream
+from isochrone.controller.primary_shell import LinkHistory, PacingCount
+from isochrone.link.messages import OverflowPolicy
+from isochrone.model.states import SessionState
+from isochrone.report.models import CapturedVolume, CaptureReport, LinkState, PacingReport
+from isochrone.report.times import NS_PER_MS, NS_PER_S, TimePoint, wall_text
+
+_STATES = {
+    CaptureState.MARKING: SessionState.ACTIVE,
+    CaptureState.STREAMING: SessionState.ACTIVE,
+    CaptureState.SUSPENDED: SessionState.SUSPENDED,
+    CaptureState.ENDED: SessionState.ENDED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """One moment by both clocks, nanoseconds."""
+
+    host_ns: int
+    wall_ns: int
+
+    def wall_text_of(self, host_time_ns: int) -> str:
+        """Return the wall time of an earlier moment of host time."""
+        return wall_text(self.wall_ns - (self.host_ns - host_time_ns))
+
+
+def capture_report(
+    stream: SessionStream,
+    link: LinkHistory,
+    pacing: PacingCount,
+    *,
+    pace_delay_ns: int,
+    side_file_bytes_max: int,
+    now: Now,
+) -> CaptureReport:
+    """Return the report of one captured session."""
+    document = stream.document
+    state = _STATES[stream.state]
+    moving = state is not SessionState.ENDED
+    paced = document.overflow_policy is OverflowPolicy.PACE
+    return CaptureReport(
+        name=document.session_name,
+        id=document.session_id,
+        epoch=document.epoch,
+        state=state,
+        mover_id=document.mover_id,
+        mover_name=document.mover_name,
+        link_state=LinkState.UP if link.is_up else LinkState.DOWN,
+        link_since=wall_text(link.since_wall_ns),
+        side_file_bytes=stream.backlog.held_bytes,
+        side_file_bytes_max=side_file_bytes_max,
+        unsent_bytes=stream.backlog.unsent_bytes,
+        hardened=TimePoint.measure(
+            stream.hardened_ns, now_ns=now.host_ns, wall_now_ns=now.wall_ns, moving=moving
+        ),
+        consistency=TimePoint.measure(
+            stream.consistency_ns, now_ns=now.host_ns, wall_now_ns=now.wall_ns, moving=moving
+        ),
+        volumes=tuple(
+            CapturedVolume(
+                name=captured.volume.name,
+                number=number,
+                marked_track_count=captured.change_map.marked_count,
+                tracks_remaining=captured.tracks_remaining,
+            )
+            for number, captured in sorted(stream.volumes.items())
+        ),
+        pacing=PacingReport(
+            policy="pace" if paced else "suspend",
+            delay_ms=pace_delay_ns / NS_PER_MS if paced else 0.0,
+            delay_ms_max=document.pace_delay_ns_max / NS_PER_MS if paced else 0.0,
+            held_write_count=pacing.held_write_count,
+            paced_write_count=pacing.paced_write_count,
+            paced_s=pacing.paced_ns / NS_PER_S,
+        ),
+        quiesced=document.quiesced,
+        suspended_reason=document.reason if state is SessionState.SUSPENDED else None,
+        suspended_since=(
+            now.wall_text_of(document.since_ns)
+            if state is SessionState.SUSPENDED and document.since_ns
+            else None
+        ),
+    )

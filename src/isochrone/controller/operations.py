@@ -1,0 +1,314 @@
+"""What the controller does on request: the API's Operations over the pool, the capture core and the sessions.
+
+Everything that must not change between a check and what follows it stands between two awaits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from isochrone.api.requests import (
+    AddPairsRequest,
+    CreateVolumeRequest,
+    RecoverRequest,
+    RemovePairsRequest,
+    ResizeVolumeRequest,
+    SessionRequest,
+    SuspendRequest,
+)
+from isochrone.capture.stream import SessionStream
+from isochrone.controller.capture_reports import Now, capture_report
+from isochrone.controller.exports import PoolExports
+from isochrone.controller.primary_shell import PrimaryShell
+from isochrone.controller.reports import pool_report, volume_report
+from isochrone.controller.session_reports import session_report
+from isochrone.controller.session_set import SessionSet, source_and_pairs, wait_while
+from isochrone.controller.session_shell import SessionShell
+from isochrone.model.errors import ConflictError, NotFoundError, UnavailableError
+from isochrone.model.states import SessionState
+from isochrone.report.models import (
+    CaptureReport,
+    ControllerReport,
+    PoolReport,
+    SessionReport,
+    StatusReport,
+    VolumeReport,
+)
+from isochrone.store.pool import Pool
+from isochrone.store.volume import Volume
+
+RECOVER_WAIT_S_MAX: Final = 30.0
+"""A recovery that takes longer goes on; the answer says how far it is."""
+DELETE_WAIT_S_MAX: Final = 5.0
+"""How long a deletion waits for primaries to forget the session."""
+
+_log = structlog.get_logger(__name__)
+
+
+class ControllerOperations:
+    """See api.operations.Operations.
+
+    Args:
+        pool_path: for the report.
+        controller: reports the process at a moment.
+        checkpoint_age_s: time since the last completed checkpoint, None when there was none.
+        flush: makes the pool durable.
+        clock: host time in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        pool_path: str,
+        exports: PoolExports,
+        primary: PrimaryShell,
+        sessions: SessionSet,
+        *,
+        controller: Callable[[Now], ControllerReport],
+        checkpoint_age_s: Callable[[], float | None],
+        flush: Callable[[], Awaitable[None]],
+        clock: Callable[[], int],
+    ) -> None:
+        self._pool = pool
+        self._pool_path = pool_path
+        self._exports = exports
+        self._primary = primary
+        self._sessions = sessions
+        self._controller = controller
+        self._checkpoint_age_s = checkpoint_age_s
+        self._flush = flush
+        self._clock = clock
+
+    def _now(self) -> Now:
+        return Now(self._clock(), time.time_ns())
+
+    # State
+
+    async def status(self) -> StatusReport:
+        """Return everything."""
+        now = self._now()
+        return StatusReport(
+            controller=self._controller(now),
+            pool=self._pool_report(),
+            volumes=tuple(self._volume_reports()),
+            sessions=tuple(self._session_report(shell, now) for shell in self._sessions),
+            captures=tuple(self._capture_report(stream, now) for stream in self._streams()),
+        )
+
+    async def pool(self) -> PoolReport:
+        """Return the pool."""
+        return self._pool_report()
+
+    def _pool_report(self) -> PoolReport:
+        return pool_report(self._pool, path=self._pool_path, checkpoint_age_s=self._checkpoint_age_s())
+
+    # Volumes
+
+    async def volumes(self) -> list[VolumeReport]:
+        """Return all volumes, by name."""
+        return self._volume_reports()
+
+    def _volume_reports(self) -> list[VolumeReport]:
+        return [self._volume_report(self._pool.volumes[name]) for name in sorted(self._pool.volumes)]
+
+    async def volume(self, name: str) -> VolumeReport:
+        """Return one volume."""
+        return self._volume_report(self._volume(name))
+
+    def _volume(self, name: str) -> Volume:
+        volume = self._pool.volumes.get(name)
+        if volume is None:
+            raise NotFoundError(f"no volume {name!r} here; see `isochrone volume list`", name=name)
+        return volume
+
+    def _volume_report(self, volume: Volume) -> VolumeReport:
+        return volume_report(
+            self._exports.of(volume),
+            mapped_bytes=volume.mapped_track_count * self._pool.track_size_bytes,
+            captured_by=self._primary.primary.sessions_of_volume(volume.number),
+            secondary_of=self._sessions.secondary_of(volume.name),
+        )
+
+    async def create_volume(self, request: CreateVolumeRequest) -> VolumeReport:
+        """Create a volume."""
+        volume = self._pool.create_volume(request.name, request.size_bytes)
+        await self._flush()
+        _log.info("volume created", volume=request.name, size_bytes=request.size_bytes)
+        return self._volume_report(volume)
+
+    async def resize_volume(self, name: str, request: ResizeVolumeRequest) -> VolumeReport:
+        """Change a volume's size."""
+        volume = self._volume(name)
+        self._refuse_in_use(volume, "resized")
+        if request.size_bytes < volume.size_bytes and not request.shrink:
+            raise ConflictError(
+                f"volume {name!r} has {volume.size_bytes} bytes; allow it to shrink if what is beyond "
+                f"{request.size_bytes} may be lost",
+                name=name,
+            )
+        self._pool.resize_volume(name, request.size_bytes)
+        await self._flush()
+        _log.info("volume resized", volume=name, size_bytes=request.size_bytes)
+        return self._volume_report(volume)
+
+    async def delete_volume(self, name: str) -> None:
+        """Delete a volume and its data."""
+        volume = self._volume(name)
+        self._refuse_in_use(volume, "deleted")
+        self._pool.delete_volume(name)
+        self._exports.forget(volume)
+        await self._flush()
+        _log.info("volume deleted", volume=name)
+
+    def _refuse_in_use(self, volume: Volume, done: str) -> None:
+        """Raise ConflictError while a session or a client has `volume`."""
+        session = self._sessions.secondary_of(volume.name)
+        captured = self._primary.primary.sessions_of_volume(volume.number)
+        if session or captured:
+            raise ConflictError(
+                f"volume {volume.name!r} is in session {session or captured[0]!r} and cannot be {done}; take the "
+                "pair out of the session first",
+                name=volume.name,
+            )
+        count = self._exports.of(volume).connection_count
+        if count:
+            raise ConflictError(
+                f"volume {volume.name!r} is open over NBD ({count} connections) and cannot be {done}; "
+                "disconnect its clients first",
+                name=volume.name,
+            )
+
+    # Sessions fed from here
+
+    def _streams(self) -> list[SessionStream]:
+        return sorted(self._primary.primary.streams.values(), key=lambda stream: stream.document.session_name)
+
+    async def captures(self) -> list[CaptureReport]:
+        """Return the sessions this controller feeds."""
+        now = self._now()
+        return [self._capture_report(stream, now) for stream in self._streams()]
+
+    async def capture(self, name: str) -> CaptureReport:
+        """Return one session this controller feeds."""
+        return self._capture_report(self._stream(name), self._now())
+
+    def _stream(self, name: str) -> SessionStream:
+        for stream in self._streams():
+            if stream.document.session_name == name:
+                return stream
+        raise NotFoundError(f"no session {name!r} is fed from here; see `isochrone status`", name=name)
+
+    def _capture_report(self, stream: SessionStream, now: Now) -> CaptureReport:
+        primary = self._primary.primary
+        return capture_report(
+            stream,
+            self._primary.link_history(stream.document.session_id),
+            self._primary.pacing,
+            pace_delay_ns=primary.pace_delay_ns(),
+            side_file_bytes_max=primary.settings.side_file_bytes_max,
+            now=now,
+        )
+
+    # Sessions whose mover runs here
+
+    async def sessions(self) -> list[SessionReport]:
+        """Return the sessions whose mover runs here."""
+        now = self._now()
+        return [self._session_report(shell, now) for shell in self._sessions]
+
+    async def session(self, name: str) -> SessionReport:
+        """Return one session whose mover runs here."""
+        return self._session_report(self._sessions.get(name), self._now())
+
+    def _session_report(self, shell: SessionShell, now: Now) -> SessionReport:
+        number = shell.session.document.number
+        return session_report(
+            shell,
+            volumes=self._pool.volumes,
+            read_only_reason=self._pool.read_only_reason,
+            staged_track_count=self._pool.staged_count(number),
+            staged_bytes=self._pool.staged_bytes(number),
+            now=now,
+        )
+
+    async def create_session(self, request: SessionRequest) -> SessionReport:
+        """Begin a session."""
+        self._refuse_as_secondaries([pair.secondary_volume for pair in request.pairs])
+        shell = self._sessions.create(request)
+        return await self._done(shell, "session created")
+
+    async def add_pairs(self, name: str, request: AddPairsRequest) -> SessionReport:
+        """Add pairs."""
+        shell = self._sessions.get(name)
+        self._refuse_as_secondaries([pair.secondary_volume for pair in request.pairs])
+        sources, pairs = source_and_pairs(request)
+        shell.command(lambda: shell.session.add_pairs(sources, pairs))
+        return await self._done(shell, "pairs added")
+
+    def _refuse_as_secondaries(self, names: list[str]) -> None:
+        """Raise ConflictError unless every volume of `names` is free to be written by a mover, or not there yet."""
+        for name in names:
+            if session := self._sessions.secondary_of(name):
+                raise ConflictError(
+                    f"volume {name!r} is a secondary of session {session!r} already", name=name
+                )
+            volume = self._pool.volumes.get(name)
+            if volume is not None:
+                self._refuse_in_use(volume, "made a secondary")
+
+    async def remove_pairs(self, name: str, request: RemovePairsRequest) -> SessionReport:
+        """Take pairs out."""
+        shell = self._sessions.get(name)
+        shell.command(lambda: shell.session.remove_pairs(request.secondary_volumes))
+        return await self._done(shell, "pairs are being removed")
+
+    async def suspend(self, name: str, request: SuspendRequest) -> SessionReport:
+        """Stop copying."""
+        shell = self._sessions.get(name)
+        if shell.session.document.state is not SessionState.SUSPENDED:
+            shell.command(lambda: shell.session.suspend(request.reason))
+        return await self._done(shell, "session suspended by command")
+
+    async def resume(self, name: str) -> SessionReport:
+        """Resynchronise."""
+        shell = self._sessions.get(name)
+        if shell.session.document.state is not SessionState.ACTIVE:
+            shell.command(shell.session.resume)
+        return await self._done(shell, "session resumed by command")
+
+    async def recover(self, name: str, request: RecoverRequest) -> SessionReport:
+        """End the session and bring its volumes into service."""
+        shell = self._sessions.get(name)
+        shell.command(lambda: shell.session.recover(drain=request.drain, allow_incomplete=request.incomplete))
+        session = shell.session
+        await wait_while(
+            lambda: session.is_draining or session.document.state is SessionState.RECOVERY, RECOVER_WAIT_S_MAX
+        )
+        if not (session.is_draining or session.document.is_over):
+            raise UnavailableError(
+                f"the planned switchover of session {name!r} was given up, because not every primary could be "
+                "drained in time; its volumes accept writes again. Recover without drain if a primary is lost",
+                name=name,
+            )
+        return await self._done(shell, "session recovered")
+
+    async def delete_session(self, name: str) -> None:
+        """Forget a session, at its mover or at a primary."""
+        if name in self._sessions:
+            confirmed = await self._sessions.delete(self._sessions.get(name), wait_s=DELETE_WAIT_S_MAX)
+            _log.info("session deleted", session=name, confirmed_by_primaries=confirmed)
+        else:
+            self._primary.forget(self._stream(name).document.session_id)
+            _log.info("captured session deleted", session=name)
+        await self._flush()
+
+    async def _done(self, shell: SessionShell, event: str) -> SessionReport:
+        """Return the report of a session once what a command did is durable."""
+        await self._flush()
+        document = shell.session.document
+        _log.info(event, session=document.name, state=document.state.value)
+        return self._session_report(shell, self._now())

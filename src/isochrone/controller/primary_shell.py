@@ -1,0 +1,236 @@
+"""The primary's core on the event loop: links of movers in, messages out, and its timer.
+
+The core is called from here and from the exports only, always between two steps of the loop, so it needs no
+lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import structlog
+
+from isochrone.capture.actions import CloseLink, SendMessage
+from isochrone.capture.links import PrimaryLinks
+from isochrone.capture.primary import Primary
+from isochrone.link.connection import Connection
+from isochrone.link.messages import Hello, Message
+from isochrone.model.errors import BusyError, InternalError, IsochroneError, ProtocolError, UnavailableError
+from isochrone.store.disk import Buffer
+from isochrone.store.volume import Volume
+
+TICK_INTERVAL_S: Final = 0.002
+"""Between two ticks while sessions are captured: what heartbeats and small writes add to the lag."""
+IDLE_TICK_INTERVAL_S: Final = 0.05
+"""The same while there is no session."""
+SEND_EARLY_BYTES: Final = 256 << 10
+"""Captured bytes that are sent without waiting for the timer."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkHistory:
+    """The link of one captured session: whether it is up, and since when by the wall clock."""
+
+    is_up: bool
+    since_wall_ns: int
+
+
+@dataclass(slots=True)
+class PacingCount:
+    """What holding acknowledgements has cost the application since the controller started.
+
+    Attributes:
+        held_write_count: writes whose acknowledgement is held now.
+        paced_write_count: writes whose acknowledgement was ever held.
+        paced_ns: sum of their holds.
+    """
+
+    held_write_count: int = 0
+    paced_write_count: int = 0
+    paced_ns: int = 0
+
+
+class PrimaryShell:
+    """Runs one Primary. Also the `Writer` of the exports, so that full batches leave at once.
+
+    Args:
+        on_fatal: called with an error of the core that nobody expected.
+
+    Attributes:
+        batch_write_count: writes since the last `end_batch`; the exports count them.
+        pacing: what holding acknowledgements has cost.
+    """
+
+    def __init__(
+        self, primary: Primary, links: PrimaryLinks, *, on_fatal: Callable[[BaseException], None]
+    ) -> None:
+        self.primary = primary
+        self.write: Callable[[Volume, int, Buffer], None] = primary.write
+        self.batch_write_count = 0
+        self.pacing = PacingCount()
+        self._links = links
+        self._on_fatal = on_fatal
+        self._loop = asyncio.get_running_loop()
+        self._numbers = itertools.count(1)
+        self._connections: dict[int, Connection] = {}
+        self._link_history: dict[str, LinkHistory] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._tick_is_near = False
+        self._stopped = False
+        self._trouble = ""
+        self._started_wall_ns = time.time_ns()
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._tick()
+
+    def stop(self) -> None:
+        """Tick no more and close all links; what was sent leaves, movers reconnect later."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in list(self._connections.values()):
+            connection.close()
+
+    # Writer of the exports
+
+    def zero(self, volume: Volume, offset: int, length: int, *, allocate: bool) -> None:
+        """Zero a range, see Primary.zero."""
+        self.primary.zero(volume, offset, length, allocate=allocate)
+
+    def end_batch(self) -> int:
+        """Seal a batch, see Primary.end_batch; send at once when much is waiting."""
+        hold_ns = self.primary.end_batch()
+        if hold_ns:
+            self._count_hold(hold_ns)
+        self.batch_write_count = 0
+        if not self._tick_is_near and self.primary.unsent_bytes >= SEND_EARLY_BYTES:
+            self._tick_is_near = True
+            self._loop.call_soon(self._tick)
+        return hold_ns
+
+    def _count_hold(self, hold_ns: int) -> None:
+        count = self.batch_write_count
+        if count:
+            self.pacing.held_write_count += count
+            self.pacing.paced_write_count += count
+            self.pacing.paced_ns += count * hold_ns
+            self._loop.call_later(hold_ns / 1e9, self._release_hold, count)
+
+    def _release_hold(self, count: int) -> None:
+        self.pacing.held_write_count -= count
+
+    def write_refusal(self, number: int) -> str:
+        """Return why writes to a volume are refused, see Primary.write_refusal."""
+        return self.primary.write_refusal(number)
+
+    # Links
+
+    def accept(self, connection: Connection) -> None:
+        """Take over a connection that a mover has opened."""
+        link = next(self._numbers)
+        self._connections[link] = connection
+        self._links.link_opened(link)
+        connection.start(partial(self._received, link), partial(self._lost, link), self._writable)
+        self._act()
+
+    def link_history(self, session_id: str) -> LinkHistory:
+        """Return the state of the link of a captured session."""
+        return self._link_history.get(session_id) or LinkHistory(False, self._started_wall_ns)
+
+    def forget(self, session_id: str) -> None:
+        """Forget a captured session for a mover that will not come back. Raises NotFoundError."""
+        try:
+            self.primary.delete_stream(session_id)
+        except (IsochroneError, OSError):
+            raise
+        except Exception as error:
+            self._on_fatal(error)
+            raise
+        self._act()
+
+    def _received(self, link: int, message: Message) -> None:
+        if isinstance(message, Hello):
+            self._connections[link].set_compression(message.compression)
+        self._links.link_received(link, message)
+        self._act()
+
+    def _writable(self) -> None:
+        if not self._tick_is_near:
+            self._tick_is_near = True
+            self._loop.call_soon(self._tick)
+
+    def _lost(self, link: int, reason: IsochroneError | None) -> None:
+        connection = self._connections.pop(link)
+        if isinstance(reason, InternalError):
+            self._on_fatal(reason.__cause__ or reason)
+            return
+        say = _log.warning if isinstance(reason, ProtocolError) else _log.info
+        say("link closed", peer=connection.peer, reason=reason.message if reason else "closed here")
+        self._links.link_lost(link)
+        self._act()
+
+    def _tick(self) -> None:
+        """Let the core work, then set the timer anew."""
+        if self._stopped:
+            return
+        self._tick_is_near = False
+        try:
+            for link, connection in self._connections.items():
+                self._links.link_pending_bytes(link, connection.pending_bytes)
+            self.primary.tick()
+            self._trouble = ""
+        except (UnavailableError, OSError) as error:
+            self._tell_trouble(str(error))
+        except Exception as error:
+            self._on_fatal(error)
+            return
+        self._act()
+        if self._timer is not None:
+            self._timer.cancel()
+        interval_s = TICK_INTERVAL_S if self.primary.streams else IDLE_TICK_INTERVAL_S
+        self._timer = self._loop.call_later(interval_s, self._tick)
+
+    def _tell_trouble(self, text: str) -> None:
+        """Log a trouble of the pool or the device once, not with every tick."""
+        if text != self._trouble:
+            self._trouble = text
+            _log.warning("the capture core could not do its work", reason=text)
+
+    def _act(self) -> None:
+        for action in self.primary.take_actions():
+            match action:
+                case SendMessage(link, message):
+                    self._send(link, message)
+                case CloseLink(link, reason):
+                    if link in self._connections:
+                        _log.info("closing link", peer=self._connections[link].peer, reason=reason)
+                        self._connections[link].close()
+        self._note_links()
+
+    def _send(self, link: int, message: Message) -> None:
+        connection = self._connections.get(link)
+        if connection is None:
+            return
+        try:
+            connection.send(message)
+        except BusyError as error:  # a peer that asks and does not read: it may come back
+            _log.warning("link aborted", peer=connection.peer, reason=error.message)
+            connection.abort()
+
+    def _note_links(self) -> None:
+        for session_id, stream in self.primary.streams.items():
+            is_up = stream.link is not None
+            known = self._link_history.get(session_id)
+            if known is None or known.is_up != is_up:
+                self._link_history[session_id] = LinkHistory(is_up, time.time_ns())
+        for session_id in self._link_history.keys() - self.primary.streams.keys():
+            del self._link_history[session_id]

@@ -1,0 +1,233 @@
+"""The parts of a controller, put together, started in order and stopped in the reverse one.
+
+::
+
+    applications --NBD--> exports --> PrimaryShell (capture core) --> pool <-- Syncer
+    movers elsewhere --link--> PrimaryShell
+    primaries elsewhere <--link-- SessionSet (session cores) --> pool
+    people, scrapers --HTTP--> operations --> all of the above
+
+Nothing is served before host time has passed every stamp this pool has given out, and before a new stamp mark
+is durable. At the stop clients go first, then links, then the API; then the pool is made durable and closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import random
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from isochrone.api.app import create_app
+from isochrone.capture.links import PrimaryLinks
+from isochrone.capture.primary import Primary
+from isochrone.capture.settings import CaptureSettings
+from isochrone.controller.api_server import ApiServer
+from isochrone.controller.capture_reports import Now
+from isochrone.controller.exports import PoolExports
+from isochrone.controller.failing import die
+from isochrone.controller.host_clock import HostClock
+from isochrone.controller.operations import ControllerOperations
+from isochrone.controller.primary_shell import PrimaryShell
+from isochrone.controller.reports import BASE_MEMORY_BYTES, METADATA_PER_MAPPED, controller_report
+from isochrone.controller.session_set import SessionSet
+from isochrone.controller.settings import ControllerSettings
+from isochrone.controller.syncing import Syncer
+from isochrone.link.address import Address, TcpAddress, UnixAddress
+from isochrone.link.endpoint import Listener, serve
+from isochrone.model.errors import BusyError, IsochroneError, PoolReadOnlyError, RefusedError
+from isochrone.nbd.server import NbdServer, ServerSettings
+from isochrone.report.models import ControllerReport
+from isochrone.store.disk import Disk
+from isochrone.store.pool import Pool
+
+CLIENT_STOP_S_MAX: Final = 3.0
+"""How long a stop waits for requests in flight."""
+
+
+class Controller:
+    """One controller over an open pool.
+
+    Args:
+        disk: the pool's folder.
+        pool: open; the controller closes it.
+    """
+
+    def __init__(self, settings: ControllerSettings, disk: Disk, pool: Pool) -> None:
+        self._settings = settings
+        self._disk = disk
+        self._pool = pool
+        self._clock = HostClock.agree(settings.controller.runtime_dir, disk.boot_id, pool)
+        self._syncer = Syncer(pool, on_fatal=die)
+        self._nbd_addresses: list[Address] = []
+        self._listeners: list[Listener] = []
+        self._api = ApiServer()
+        self._mark_keeper: asyncio.Task[None] | None = None
+        self._started_ns = self._clock.now_ns()
+        self._id = uuid.UUID(pool.uuid).hex
+        self._primary = self._make_primary()
+        self._sessions = SessionSet(
+            pool,
+            mover_id=self._id,
+            mover_name=settings.controller.name,
+            clock=self._clock.now_ns,
+            jitter=random.SystemRandom().random,
+            new_identity=_new_identity,
+            flush=self._syncer.flush,
+            on_fatal=die,
+        )
+        self._exports = PoolExports(
+            pool.volumes,
+            self._primary,
+            track_size_bytes=pool.track_size_bytes,
+            block_size_min=settings.nbd.block_size_min,
+            secondary_of=self._sessions.secondary_of,
+            flush=self._syncer.flush,
+            on_fatal=die,
+        )
+        self._nbd = NbdServer(
+            self._exports,
+            ServerSettings(
+                connections_max=settings.nbd.connections_max,
+                large_request_bytes_max=settings.nbd.receive_budget,
+            ),
+        )
+
+    def _make_primary(self) -> PrimaryShell:
+        capture = CaptureSettings(
+            side_file_bytes_max=self._settings.capture.side_file_max,
+            clock_error_ns=self._clock_error_ns,
+        )
+        primary = Primary(self._pool, self._disk, self._clock.now_ns, capture, self._clock.stamp_floor_ns)
+        links = PrimaryLinks(
+            primary, self._id, self._settings.controller.name, self._pool.track_size_bytes, _new_identity
+        )
+        return PrimaryShell(primary, links, on_fatal=die)
+
+    @property
+    def _clock_error_ns(self) -> int:
+        return int(self._settings.controller.clock_error_ms * 1e6)
+
+    async def start(self) -> None:
+        """Serve. Raises IsochroneError when an address cannot be had or host time is not fit for use."""
+        await self._clock.wait_for_mark(self._clock_error_ns)
+        await self._clock.reserve(self._syncer.flush)
+        self._mark_keeper = asyncio.create_task(self._keep_mark(), name="stamp mark")
+        self._syncer.start_background()
+        self._primary.start()
+        self._sessions.start()
+        for address in self._settings.link.listen:
+            with _naming("link.listen"):
+                self._listeners.append(await serve(address, self._primary.accept))
+        for address in self._settings.nbd.listen:
+            with _naming("nbd.listen"):
+                self._nbd_addresses.append(await self._listen_nbd(address))
+        with _naming("api.listen"):
+            await self._api.start(create_app(self._operations()), self._settings.api.listen)
+
+    async def stop(self, hurry: asyncio.Event) -> None:
+        """Stop serving and close the pool; once `hurry` is set no client is waited for."""
+        await self._close_nbd(hurry)
+        for listener in self._listeners:
+            listener.close()
+        await self._sessions.stop()
+        self._primary.stop()
+        await self._api.stop(hurry=hurry.is_set())
+        if self._mark_keeper is not None:
+            self._mark_keeper.cancel()
+            await asyncio.gather(self._mark_keeper, return_exceptions=True)
+        await self._close_pool()
+
+    async def _close_nbd(self, hurry: asyncio.Event) -> None:
+        closing = asyncio.create_task(self._nbd.close(CLIENT_STOP_S_MAX))
+        hurried = asyncio.create_task(hurry.wait())
+        await asyncio.wait({closing, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not closing.done():
+            await self._nbd.close(0)
+        await closing
+
+    async def _close_pool(self) -> None:
+        """Make everything durable, with the last stamp, and let go of the pool."""
+        if self._pool.read_only_reason is None and self._mark_keeper is not None:
+            with contextlib.suppress(PoolReadOnlyError):  # logged by the syncer, and nothing else can be done
+                await self._clock.release(self._syncer.flush)
+        await self._syncer.stop()
+        self._pool.close()
+
+    async def _keep_mark(self) -> None:
+        try:
+            await self._clock.keep_reserved(self._syncer.flush)
+        except PoolReadOnlyError:
+            return  # logged by the syncer; no write is stamped any more
+        except Exception as error:
+            die(error)
+
+    async def _listen_nbd(self, address: Address) -> Address:
+        try:
+            if isinstance(address, UnixAddress):
+                await self._nbd.listen_unix(Path(address.path))
+                return address
+            return TcpAddress(address.host, await self._nbd.listen_tcp(address.host, address.port))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if error.errno == errno.EADDRINUSE:
+                raise BusyError(
+                    f"another process listens on {address}; stop it, or choose another"
+                ) from error
+            raise RefusedError(f"cannot listen on {address}: {reason}; choose another address") from error
+
+    # Reports
+
+    @property
+    def addresses(self) -> dict[str, list[str]]:
+        """Where the controller listens, with the ports the kernel chose."""
+        return {
+            "nbd": [str(address) for address in self._nbd_addresses],
+            "link": [str(listener.address) for listener in self._listeners],
+            "api": [str(address) for address in self._api.addresses],
+        }
+
+    def _operations(self) -> ControllerOperations:
+        return ControllerOperations(
+            self._pool,
+            str(self._settings.pool.path),
+            self._exports,
+            self._primary,
+            self._sessions,
+            controller=self._report,
+            checkpoint_age_s=self._syncer.checkpoint_age_s,
+            flush=self._syncer.flush,
+            clock=self._clock.now_ns,
+        )
+
+    def _report(self, now: Now) -> ControllerReport:
+        mapped_bytes = self._pool.used_track_count * self._pool.track_size_bytes
+        return controller_report(
+            name=self._settings.controller.name,
+            controller_id=self._id,
+            started_ns=self._started_ns,
+            now=now,
+            addresses=self.addresses,
+            memory_bytes_max=BASE_MEMORY_BYTES
+            + int(METADATA_PER_MAPPED * mapped_bytes)
+            + self._settings.capture.side_file_max
+            + self._nbd.settings.memory_bytes_max,
+        )
+
+
+@contextlib.contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Put the setting `key` before the text of an error."""
+    try:
+        yield
+    except IsochroneError as error:
+        raise type(error)(f"{key}: {error.message}", **error.fields) from error
+
+
+def _new_identity() -> str:
+    return uuid.uuid4().hex

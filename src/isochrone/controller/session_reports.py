@@ -1,0 +1,172 @@
+"""What a controller says of the sessions whose mover runs here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from isochrone.controller.capture_reports import Now
+from isochrone.controller.session_shell import SessionShell, SourceCount
+from isochrone.model.states import PairState, SessionState
+from isochrone.report.models import (
+    LinkState,
+    PairReport,
+    SessionReport,
+    SessionSettings,
+    SourceReport,
+)
+from isochrone.report.times import NS_PER_MS, NS_PER_S, TimePoint
+from isochrone.session.contact import Contact, ContactState
+from isochrone.session.document import PairDocument, SessionDocument
+from isochrone.session.explain import blocked_on, image_incomplete_because, pair_state
+from isochrone.session.session import Session
+from isochrone.store.volume import Volume
+
+_LINK_STATES = {
+    ContactState.DOWN: LinkState.DOWN,
+    ContactState.DIALING: LinkState.CONNECTING,
+    ContactState.GREETED: LinkState.CONNECTING,
+    ContactState.WELCOMED: LinkState.CONNECTING,
+    ContactState.STREAMING: LinkState.UP,
+}
+
+
+def session_report(
+    shell: SessionShell,
+    *,
+    volumes: Mapping[str, Volume],
+    read_only_reason: str | None,
+    staged_track_count: int,
+    staged_bytes: int,
+    now: Now,
+) -> SessionReport:
+    """Return the report of one session. `volumes` are the pool's, `read_only_reason` is why it takes no writes."""
+    session = shell.session
+    document = session.document
+    mover = session.mover
+    suspended = document.state is SessionState.SUSPENDED
+    ended = document.state is SessionState.ENDED
+    primaries_now = _primaries_now(shell, now)
+
+    def measure(time_ns: int, *, moving: bool = True) -> TimePoint:
+        return TimePoint.measure(
+            time_ns, now_ns=primaries_now.host_ns, wall_now_ns=now.wall_ns, moving=moving and not ended
+        )
+
+    return SessionReport(
+        name=document.name,
+        id=document.session_id,
+        epoch=document.epoch,
+        state=document.state,
+        blocked_on=None if ended else read_only_reason or blocked_on(session, now.host_ns) or None,
+        pending_command=_pending_command(session),
+        suspended_reason=document.reason if suspended else None,
+        suspended_since=now.wall_text_of(document.since_ns) if suspended else None,
+        image_complete=document.is_image_complete,
+        image_incomplete_reason=image_incomplete_because(session) or None,
+        form=measure(mover.form_ns),
+        journal=measure(mover.journal_ns),
+        consistency=measure(mover.consistency_ns),
+        recovered=measure(document.recovered_ns, moving=False) if ended else None,
+        settings=SessionSettings(
+            group_interval_ms=document.group_interval_ns / NS_PER_MS,
+            group_bytes_max=mover.settings.group_bytes_max,
+            compression=document.compression.value,
+            overflow_policy=document.overflow_policy.value,
+            pace_delay_ms_max=document.pace_delay_ns_max / NS_PER_MS,
+        ),
+        staged_track_count=staged_track_count,
+        staged_bytes=staged_bytes,
+        record_count=mover.records_received,
+        byte_count=mover.bytes_received,
+        records_per_s=shell.progress.records.rate_per_s() or 0.0,
+        bytes_per_s=shell.progress.received_bytes.rate_per_s() or 0.0,
+        sources=tuple(
+            _source_report(session, number, shell.source(number), now, primaries_now)
+            for number in range(len(document.sources))
+        ),
+        pairs=tuple(_pair_report(shell, pair, volumes) for pair in document.pairs),
+    )
+
+
+def _primaries_now(shell: SessionShell, now: Now) -> Now:
+    """Return the present of the primaries' host time: our own clock, and what they were heard to be ahead."""
+    ahead_ns = max((count.ahead_ns for count in shell.sources.values()), default=0)
+    return Now(now.host_ns + ahead_ns, now.wall_ns)
+
+
+def _pending_command(session: Session) -> str | None:
+    if session.is_draining:
+        return "recover: draining"
+    if session.document.state is SessionState.RECOVERY:
+        return "recover: committing"
+    if session.is_deleting:
+        return "delete: waiting for the primaries to forget the session"
+    leaving = [pair.secondary_volume for pair in session.document.pairs if pair.removing]
+    return f"remove: {', '.join(leaving)}" if leaving else None
+
+
+def _source_report(
+    session: Session, number: int, count: SourceCount, now: Now, primaries_now: Now
+) -> SourceReport:
+    source = session.document.sources[number]
+    contact = session.contacts[number]
+    state = session.mover.sources.get(number)
+    waiting_bytes = sum(received.size_bytes for received in state.waiting) if state else 0
+    return SourceReport(
+        name=source.name,
+        address=source.address,
+        controller_id=source.controller_id or None,
+        link_state=_link_state(contact),
+        since=now.wall_text_of(contact.since_ns),
+        state_age_s=max(0, now.host_ns - contact.since_ns) / NS_PER_S,
+        last_error=count.last_error,
+        received=TimePoint.measure(
+            state.through_ns if state else 0,
+            now_ns=primaries_now.host_ns,
+            wall_now_ns=now.wall_ns,
+            moving=not session.document.is_over,
+        ),
+        window_bytes=max(0, session.mover.settings.window_bytes - waiting_bytes),
+        received_record_count=count.record_count,
+        received_bytes=count.received_bytes,
+        reconnect_count=max(0, count.connect_count - 1),
+    )
+
+
+def _link_state(contact: Contact) -> LinkState:
+    if contact.state is ContactState.DOWN and contact.error.startswith("refused:"):
+        return LinkState.REFUSED
+    return _LINK_STATES[contact.state]
+
+
+def _pair_report(shell: SessionShell, pair: PairDocument, volumes: Mapping[str, Volume]) -> PairReport:
+    session = shell.session
+    contact = session.contacts[pair.source]
+    remaining = None if pair.duplex else _tracks_remaining(contact, pair)
+    copy = shell.progress.copies.get(pair.secondary_volume)
+    volume = volumes.get(pair.secondary_volume) if pair.is_confirmed else None
+    state = pair_state(session, pair)
+    copying = state is PairState.COPY and remaining is not None
+    return PairReport(
+        source=session.document.sources[pair.source].name,
+        primary_volume=pair.primary_volume,
+        secondary_volume=pair.secondary_volume,
+        state=state,
+        size_bytes=volume.size_bytes if volume else None,
+        tracks_to_copy=max(copy.tracks_to_copy, remaining or 0) if copy and copying else remaining,
+        tracks_remaining=remaining,
+        estimate_s=copy.estimate_s(remaining) if copy and copying and remaining is not None else None,
+        reason=_pair_reason(session.document, contact, pair),
+    )
+
+
+def _tracks_remaining(contact: Contact, pair: PairDocument) -> int | None:
+    return None if pair.primary_number is None else contact.tracks_remaining.get(pair.primary_number)
+
+
+def _pair_reason(document: SessionDocument, contact: Contact, pair: PairDocument) -> str | None:
+    if pair.removing:
+        return "leaves the session"
+    if document.state is SessionState.SUSPENDED:
+        return document.reason
+    return contact.refused.get(pair.primary_volume)

@@ -1,0 +1,199 @@
+"""All sessions whose mover runs in this controller: restored at start, created, ticked, forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final
+
+from isochrone.api.requests import AddPairsRequest, SessionRequest
+from isochrone.controller.session_shell import SessionShell, link_address
+from isochrone.link.messages import Compression, OverflowPolicy
+from isochrone.model.errors import BusyError, ConflictError, NotFoundError
+from isochrone.model.states import SessionState
+from isochrone.session import transitions
+from isochrone.session.document import DOCUMENT_PREFIX, SessionDocument, SourceDocument, load_document
+from isochrone.session.links import SessionLinks
+from isochrone.session.session import Session
+from isochrone.session.settings import SessionSettings
+from isochrone.store.pool import Pool
+
+TICK_INTERVAL_S: Final = 0.002
+"""Between two ticks while there are sessions: it adds to the lag."""
+IDLE_TICK_INTERVAL_S: Final = 0.05
+"""The same while there is none."""
+SESSIONS_MAX: Final = 256
+
+
+class SessionSet:
+    """The sessions by name.
+
+    Args:
+        mover_id, mover_name: identity of this controller.
+        jitter: draws from [0, 1) to spread reconnects.
+        new_identity: draws a fresh identity (32 hexadecimal digits).
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        mover_id: str,
+        mover_name: str,
+        clock: Callable[[], int],
+        jitter: Callable[[], float],
+        new_identity: Callable[[], str],
+        flush: Callable[[], Awaitable[None]],
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self._pool = pool
+        self._mover_id = mover_id
+        self._mover_name = mover_name
+        self._clock = clock
+        self._jitter = jitter
+        self._new_identity = new_identity
+        self._flush = flush
+        self._on_fatal = on_fatal
+        self._shells: dict[str, SessionShell] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        for key, value in pool.documents.items():
+            if key.startswith(DOCUMENT_PREFIX):
+                self._add(load_document(key, value))
+
+    def __iter__(self) -> Iterator[SessionShell]:
+        """Yield the sessions by name."""
+        return iter([self._shells[name] for name in sorted(self._shells)])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._shells
+
+    def get(self, name: str) -> SessionShell:
+        """Return the session `name`. Raises NotFoundError."""
+        shell = self._shells.get(name)
+        if shell is None:
+            raise NotFoundError(
+                f"no session {name!r} has its mover here; see `isochrone session list`", name=name
+            )
+        return shell
+
+    def secondary_of(self, volume: str) -> str:
+        """Return the name of the session, not ENDED, that `volume` is a secondary of, "" if none."""
+        for shell in self._shells.values():
+            document = shell.session.document
+            if document.state is not SessionState.ENDED and any(
+                pair.secondary_volume == volume for pair in document.pairs
+            ):
+                return document.name
+        return ""
+
+    # Life
+
+    def start(self) -> None:
+        """Go on where the restored sessions stood, and begin to tick."""
+        for shell in self:
+            shell.command(shell.session.continue_recovery)
+        self._tick()
+
+    async def stop(self) -> None:
+        """Tick no more and close all links."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for shell in self:
+            await shell.stop()
+
+    def _tick(self) -> None:
+        for shell in self:
+            shell.tick()
+            if shell.session.is_forgotten:
+                self._drop(shell)
+        interval_s = TICK_INTERVAL_S if self._shells else IDLE_TICK_INTERVAL_S
+        self._timer = asyncio.get_running_loop().call_later(interval_s, self._tick)
+
+    def _drop(self, shell: SessionShell) -> None:
+        self._shells.pop(shell.session.document.name, None)
+
+    def _add(self, document: SessionDocument) -> SessionShell:
+        session = Session(self._pool, document, self._clock, self._jitter, SessionSettings())
+        shell = SessionShell(
+            session,
+            SessionLinks(session, self._pool, self._mover_id, self._mover_name),
+            track_size_bytes=self._pool.track_size_bytes,
+            clock=self._clock,
+            flush=self._flush,
+            on_fatal=self._on_fatal,
+        )
+        self._shells[document.name] = shell
+        return shell
+
+    # Commands
+
+    def create(self, request: SessionRequest) -> SessionShell:
+        """Begin a session. The caller has checked its secondary volumes.
+
+        Raises:
+            ConflictError: the name is taken.
+            RefusedError: an address is not usable.
+            BusyError: SESSIONS_MAX sessions are here.
+        """
+        if request.name in self._shells:
+            raise ConflictError(
+                f"session {request.name!r} is here already; choose another name or delete that one",
+                name=request.name,
+            )
+        if len(self._shells) >= SESSIONS_MAX:
+            raise BusyError(f"{SESSIONS_MAX} sessions have their mover here; delete one first")
+        document = SessionDocument(
+            session_id=self._new_identity(),
+            name=request.name,
+            number=self._free_number(),
+            since_ns=self._clock(),
+            group_interval_ns=int(request.group_interval_ms * 1e6),
+            compression=Compression(request.compression),
+            overflow_policy=OverflowPolicy(request.overflow_policy),
+            pace_delay_ns_max=int(request.pace_delay_ms_max * 1e6),
+        )
+        document = transitions.with_pairs_added(document, *source_and_pairs(request))
+        shell = self._add(document)
+        shell.command(lambda: shell.session.remember(document))
+        return shell
+
+    async def delete(self, shell: SessionShell, *, wait_s: float) -> bool:
+        """Forget a session here and at its primaries; those that do not answer within `wait_s` are not waited for.
+
+        Returns whether every primary has confirmed.
+        """
+        shell.command(lambda: shell.session.delete(force=False))
+        await wait_while(lambda: not shell.session.is_forgotten, wait_s)
+        confirmed = shell.session.is_forgotten
+        if not confirmed:
+            shell.command(lambda: shell.session.delete(force=True))
+        self._drop(shell)
+        await shell.stop()
+        return confirmed
+
+    def _free_number(self) -> int:
+        """Return a number that no session of the pool has; a number is free once its session is forgotten."""
+        return 1 + max((shell.session.document.number for shell in self._shells.values()), default=0)
+
+
+async def wait_while(condition: Callable[[], bool], wait_s: float) -> None:
+    """Return once `condition` no longer holds, at the latest after `wait_s`.
+
+    It looks with every tick, because what the cores decide moves with the ticks.
+    """
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + wait_s
+    while condition() and loop.time() < deadline_s:  # noqa: ASYNC110  # there is no event: time moves the cores
+        await asyncio.sleep(TICK_INTERVAL_S)
+
+
+def source_and_pairs(
+    request: SessionRequest | AddPairsRequest,
+) -> tuple[list[SourceDocument], list[tuple[str, str, str]]]:
+    """Return the primaries and pairs of a request as the session takes them. Raises RefusedError for an address."""
+    sources = [
+        SourceDocument(name=primary.name, address=str(link_address(primary.address)))
+        for primary in request.primaries
+    ]
+    pairs = [(pair.primary, pair.primary_volume, pair.secondary_volume) for pair in request.pairs]
+    return sources, pairs
