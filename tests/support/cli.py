@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from isochrone.cli.main import app, main
 
@@ -41,17 +43,24 @@ class CommandLine:
 
 def every_command() -> list[tuple[str, ...]]:
     """The words of every command, for example ("volume", "create")."""
-    import typer.main
+    return [words for words, _ in _leaves(get_command(app), ())]
 
-    found: list[tuple[str, ...]] = []
 
-    def walk(command: Any, words: tuple[str, ...]) -> None:
-        children = getattr(command, "commands", None)
-        if children is None:
-            found.append(words)
-            return
-        for name, child in children.items():
-            walk(child, (*words, name))
+def every_option() -> set[str]:
+    """Every long option of every command, without those that Typer adds."""
+    return {
+        option
+        for _, command in _leaves(get_command(app), ())
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--")
+    }
 
-    walk(typer.main.get_command(app), ())
-    return found
+
+def _leaves(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield words, command
+        return
+    for name, child in children.items():
+        yield from _leaves(child, (*words, name))

@@ -29,6 +29,7 @@ from isochrone.report.models import (
     SourceReport,
     StatusReport,
     VolumeReport,
+    VolumeRole,
 )
 from isochrone.report.times import TimePoint
 
@@ -87,9 +88,9 @@ def _pool(name: str, text: str, value: Callable[[PoolReport], float | None]) -> 
 
 def _volume(name: str, text: str, value: Callable[[VolumeReport], float]) -> Family:
     def samples(status: StatusReport) -> Iterator[Sample]:
-        return (((volume.name, volume.role.value), value(volume)) for volume in status.volumes)
+        return (((volume.name,), value(volume)) for volume in status.volumes)
 
-    return Family(f"isochrone_volume_{name}", text, ("volume", "role"), samples)
+    return Family(f"isochrone_volume_{name}", text, ("volume",), samples)
 
 
 def _session(name: str, text: str, value: Callable[[SessionReport], float | None]) -> Family:
@@ -136,8 +137,8 @@ def _states(
             for state in states:
                 yield (*values, state.value), float(state is present)
 
-    text = f"{text}: 1 for the present state, 0 for the others."
-    return Family(f"isochrone_{name}", text, (*labels, "state"), samples)
+    text = f"{text}: 1 for the present one, 0 for the others."
+    return Family(f"isochrone_{name}", text, (*labels, name.rpartition("_")[2]), samples)
 
 
 def _lag_s(point: TimePoint) -> float | None:
@@ -172,6 +173,13 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _pool("log_limit_bytes", "Pointer log that makes a checkpoint due.", lambda p: p.log_bytes_max),
     _pool(
         "checkpoint_age_seconds", "Time since the last completed checkpoint.", lambda p: p.checkpoint_age_s
+    ),
+    _states(
+        "volume_role",
+        "Role of a volume",
+        ("volume",),
+        VolumeRole,
+        lambda status: (((volume.name,), volume.role) for volume in status.volumes),
     ),
     _volume("size_bytes", "Size of the volume.", lambda v: v.size_bytes),
     _volume("mapped_bytes", "Space of its mapped tracks.", lambda v: v.mapped_bytes),
