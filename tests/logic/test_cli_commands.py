@@ -161,8 +161,7 @@ def test_a_primary_shows_the_session_that_it_feeds(isochrone: CommandLine) -> No
 
 
 def test_creating_waits_until_every_pair_is_duplex(isochrone: CommandLine) -> None:
-    result = isochrone(*CREATE_BANK, "--pair", "a:wal", "--wait", "--timeout", "30", "--json")
-    assert result.code == ExitCode.OK
+    result = done(isochrone(*CREATE_BANK, "--pair", "a:wal", "--wait", "--timeout", "30", "--json"))
     pairs = json.loads(result.out)["pairs"]
     assert [(pair["secondary_volume"], pair["state"]) for pair in pairs] == [
         ("db-copy", "DUPLEX"),
@@ -230,8 +229,7 @@ def test_recovery_is_asked_about_then_waited_for_and_tells_its_time(
     incomplete = isochrone("session", "recover", "bank", "--yes")
     assert incomplete.code == ExitCode.CONFLICT
     assert "not complete" in incomplete.err
-    result = isochrone("session", "recover", "bank", "--yes", "--incomplete", "--timeout", "30")
-    assert result.code == ExitCode.OK
+    result = done(isochrone("session", "recover", "bank", "--yes", "--incomplete", "--timeout", "30"))
     assert f"recovered to {behind(14).wall}" in result.out
     assert "NOT complete" in result.out
 

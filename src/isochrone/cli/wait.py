@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.text import Text
 
 from isochrone.cli.client import Client, path_of
-from isochrone.cli.output import error_console
+from isochrone.cli.output import error_console, is_terminal
 from isochrone.model.errors import ConflictError, RefusedError, UnavailableError
 from isochrone.model.states import PairState, SessionState
 from isochrone.report.models import PairReport, SessionReport
@@ -112,6 +113,7 @@ class _Bars:
             TimeElapsedColumn(),
             console=error_console(),
             transient=True,
+            disable=not is_terminal(sys.stderr),
         )
         self._tasks: dict[str, TaskID] = {}
 
