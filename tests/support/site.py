@@ -15,6 +15,8 @@ from support.host_time import HostTimeReader
 from support.logs import unexpected_lines
 
 SESSION_S_MAX: Final = 60.0
+LOG_LINES_SHOWN: Final = 60
+"""Of each controller, in the report of a test that fails."""
 _SCRATCH: Final = Path("/dev/shm")
 """Memory, where there is some: a killed process loses nothing there either, and it is quick."""
 _SCRATCH_FREE_BYTES_MIN: Final = 4 << 30
@@ -53,8 +55,10 @@ class Site:
         return HostTimeReader(self.runtime_dir)
 
     def finish(self) -> None:
-        """Kill what still runs and fail on log lines that were not expected."""
+        """Kill what still runs, print the ends of the logs, fail on lines in them that were not expected."""
         kill_together(self._controllers)
+        for controller in self._controllers:
+            print(controller.tail(LOG_LINES_SHOWN))
         bad = {
             controller.name: lines
             for controller in self._controllers
@@ -72,16 +76,11 @@ def running_site() -> Iterator[Site]:
     site = Site(folder)
     try:
         yield site
-    except BaseException:
-        with contextlib.suppress(AssertionError):  # the first failure is the one to read
-            site.finish()
-        for controller in site._controllers:
-            print(controller.tail(100))
-        raise
-    else:
-        site.finish()
     finally:
-        shutil.rmtree(folder)
+        try:
+            site.finish()
+        finally:
+            shutil.rmtree(folder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -115,6 +116,11 @@ class ControllerProcess:
 
     def start(self) -> None:
         """Start the process and wait until its API answers."""
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Start the process and do not wait: several can come up at once."""
         if self.is_running:
             raise ProcessError(f"controller {self.name} runs already")
         with self.log_path.open("ab") as log:
@@ -123,8 +129,12 @@ class ControllerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=os.environ | {"ISOCHRONE_TRACEBACK": "1"},
                 start_new_session=True,
             )
+
+    def wait_ready(self) -> None:
+        """Wait until the API answers; ProcessError with the end of the log when it does not."""
         wait_until(self._answers, f"controller {self.name} answers", deadline_s=READY_S_MAX)
 
     def stop(self) -> None:
@@ -188,10 +198,10 @@ class ControllerProcess:
 
     def _answers(self) -> bool:
         self._running()
-        try:
-            self.get("/v1/status")
-        except httpx.HTTPError:
-            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(self.api_address.removeprefix("unix:")) != 0:
+                return False
+        self.get("/v1/status")
         return True
 
     def _forget(self) -> None:
