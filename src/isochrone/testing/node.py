@@ -1,0 +1,171 @@
+"""Simulated controllers: the production cores over a simulated disk and network, driven by events.
+
+What the shells of the controller room do with asyncio is done here with virtual time: ticks, syncs in steps, links, and
+batches of writes. A node can die at any event, or at any disk operation within one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from random import Random
+
+from isochrone.model.errors import IsochroneError
+from isochrone.store.pool import Pool
+from isochrone.testing.events import MILLISECOND_NS, Events
+from isochrone.testing.sim_disk import SimDisk, SimulatedCrash
+
+Steps = Generator[Callable[[], None], None, None]
+
+TICK_NS = 4 * MILLISECOND_NS
+
+
+class Node:
+    """One controller of the simulated world: a disk that stays and a process that comes and goes.
+
+    Attributes:
+        life: number of the process's life; work left over from an earlier one is dropped.
+        is_up: whether the process runs.
+        on_death: told when a disk operation has killed the process.
+    """
+
+    def __init__(self, name: str, events: Events, rng: Random, disk: SimDisk) -> None:
+        self.name = name
+        self.events = events
+        self.rng = rng
+        self.disk = disk
+        self.life = 0
+        self.is_up = False
+        self.pool: Pool
+        self.on_death: Callable[[], None] | None = None
+        self._flush_waiters: list[Callable[[str], None]] = []
+        self._syncing = False
+
+    # Life and death
+
+    def start(self) -> None:
+        """Open the pool and begin to work. A crash on the way leaves the node down."""
+        self.life += 1
+        self._flush_waiters = []
+        self._syncing = False
+        self.is_up = True
+        self.guarded(self._start)()
+
+    def _start(self) -> None:
+        self.pool = Pool.open(self.disk)
+        self.open_cores()
+        self._tick()
+        self._background_sync()
+
+    def open_cores(self) -> None:
+        """Build the production cores over `self.pool`."""
+        raise NotImplementedError
+
+    def tick_cores(self) -> None:
+        """Let the cores work."""
+        raise NotImplementedError
+
+    def died(self) -> None:
+        """The process is gone: drop its links."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self.is_up:
+            self._die()
+            self.disk.kill()
+
+    def lose_power(self) -> None:
+        """The host loses power."""
+        if self.is_up:
+            self._die()
+        self.disk.power_loss(self.rng)
+
+    def _die(self) -> None:
+        self.is_up = False
+        self.life += 1
+        self.died()
+
+    def guarded(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Return `work` as it happens in this life only; a crash of the disk within it kills the process."""
+        life = self.life
+
+        def run() -> None:
+            if self.life != life:
+                return
+            try:
+                work()
+            except SimulatedCrash:
+                self._die()
+                self.disk.kill()
+                if self.on_death is not None:
+                    self.on_death()
+
+        return run
+
+    def after(self, delay_ns: int, work: Callable[[], None]) -> None:
+        """Do `work` later, if this life lasts."""
+        self.events.after(delay_ns, self.guarded(work))
+
+    # Time
+
+    def _tick(self) -> None:
+        self.tick_cores()
+        if self.pool.checkpoint_due and not self._syncing:
+            self.checkpoint()
+        self.after(self.rng.randrange(TICK_NS // 2, 2 * TICK_NS), self._tick)
+
+    def _background_sync(self) -> None:
+        self.flush(lambda _: None)
+        self.after(self.rng.randrange(20, 400) * MILLISECOND_NS, self._background_sync)
+
+    # Durability
+
+    def flush(self, done: Callable[[str], None]) -> None:
+        """Make everything written so far durable; `done` gets "" or why it failed. One sync at a time."""
+        self._flush_waiters.append(done)
+        self._next_sync()
+
+    def checkpoint(self) -> None:
+        """Write a checkpoint, step by step, between other work."""
+        if not self._syncing:
+            self._syncing = True
+            self._drive(self.pool.checkpoint(), lambda _: None)
+
+    def _next_sync(self) -> None:
+        if self._flush_waiters and not self._syncing:
+            self._syncing = True
+            waiters, self._flush_waiters = self._flush_waiters, []
+
+            def done(error: str) -> None:
+                for waiter in waiters:
+                    waiter(error)
+
+            self._drive(self.pool.sync(), done)
+
+    def _drive(self, steps: Steps, done: Callable[[str], None]) -> None:
+        """Run a generator of blocking calls, each after a delay, as a thread would."""
+
+        def advance(failure: OSError | None = None) -> None:
+            try:
+                call = steps.throw(failure) if failure else next(steps)
+            except StopIteration:
+                finish("")
+            except (IsochroneError, OSError) as error:
+                finish(str(error))
+            else:
+                self.after(self.rng.randrange(MILLISECOND_NS // 20, 4 * MILLISECOND_NS), lambda: block(call))
+
+        def block(call: Callable[[], None]) -> None:
+            try:
+                call()
+            except OSError as error:
+                advance(error)
+            else:
+                advance()
+
+        def finish(error: str) -> None:
+            self._syncing = False
+            done(error)
+            self._next_sync()
+
+        advance()

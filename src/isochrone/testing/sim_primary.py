@@ -1,0 +1,112 @@
+"""A simulated primary controller, and the applications that write to its volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from isochrone.capture.actions import CloseLink, SendMessage
+from isochrone.capture.links import PrimaryLinks
+from isochrone.capture.primary import Primary
+from isochrone.capture.settings import CaptureSettings
+from isochrone.link.messages import Message
+from isochrone.testing.events import Events
+from isochrone.testing.network import SimConnection
+from isochrone.testing.node import Node
+from isochrone.testing.sim_disk import SimDisk
+
+
+class PrimaryNode(Node):
+    """The capture cores of the product on a simulated controller.
+
+    Attributes:
+        identity: its controller id.
+        connections: open links by number.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        identity: str,
+        events: Events,
+        rng: Random,
+        disk: SimDisk,
+        settings: CaptureSettings,
+        volume_count: int,
+    ) -> None:
+        super().__init__(name, events, rng, disk)
+        self.volume_count = volume_count
+        self.volume_names: list[str] = []
+        self.identity = identity
+        self.settings = settings
+        self.primary: Primary
+        self.links: PrimaryLinks
+        self.connections: dict[int, SimConnection] = {}
+        self._next_link = 1
+
+    def open_cores(self) -> None:
+        """Restore what is captured here."""
+        self.primary = Primary(self.pool, self.disk, self.events.now_ns, self.settings, self.events.now_ns())
+        self.links = PrimaryLinks(
+            self.primary, self.identity, self.name, self.pool.track_size_bytes, self._new_identity
+        )
+
+    def _new_identity(self) -> str:
+        return f"{self.rng.getrandbits(128):032x}"
+
+    def died(self) -> None:
+        """Every link breaks."""
+        for connection in list(self.connections.values()):
+            connection.cut(f"{self.name} died")
+        self.connections.clear()
+
+    def tick_cores(self) -> None:
+        """Copy, send, prune; then act."""
+        for link, connection in self.connections.items():
+            self.links.link_pending_bytes(link, connection.to_mover.pending_bytes)
+        self.primary.tick()
+        self.act()
+
+    def act(self) -> None:
+        """Carry out what the core wants."""
+        for action in self.primary.take_actions():
+            match action:
+                case SendMessage(link, message):
+                    connection = self.connections.get(link)
+                    if connection is not None and connection.is_open:
+                        connection.to_mover.send(message)
+                case CloseLink(link, reason):
+                    # What was sent before leaves first.
+                    self.after(self.rng.randrange(1, 5_000_000), self._closer(link, reason))
+
+    def _closer(self, link: int, reason: str) -> Callable[[], None]:
+        def close() -> None:
+            connection = self.connections.get(link)
+            if connection is not None:
+                connection.cut(reason)
+
+        return close
+
+    # Links
+
+    def accept(self) -> tuple[int, Callable[[Message], None]]:
+        """Open a link; returns its number and where the mover's messages go."""
+        link = self._next_link
+        self._next_link += 1
+
+        def received(message: Message) -> None:
+            self.guarded(lambda: self._received(link, message))()
+
+        self.links.link_opened(link)
+        return link, received
+
+    def _received(self, link: int, message: Message) -> None:
+        self.links.link_received(link, message)
+        self.pool.log_write()
+        self.act()
+
+    def link_cut(self, link: int) -> None:
+        """The link is gone."""
+        self.connections.pop(link, None)
+        if self.is_up:
+            self.guarded(lambda: self.links.link_lost(link))()

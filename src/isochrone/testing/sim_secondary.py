@@ -1,0 +1,144 @@
+"""A simulated secondary controller: one session of the product over a simulated disk and network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from isochrone.link.messages import Message
+from isochrone.session.actions import CloseLink, Dial, Harden, SendMessage
+from isochrone.session.document import DOCUMENT_PREFIX, SessionDocument, load_document
+from isochrone.session.links import SessionLinks
+from isochrone.session.session import Session
+from isochrone.session.settings import SessionSettings
+from isochrone.testing.events import MILLISECOND_NS, Events
+from isochrone.testing.network import SimConnection
+from isochrone.testing.node import Node
+from isochrone.testing.sim_disk import SimDisk
+
+DialFn = Callable[["SecondaryNode", int, str], "SimConnection | None"]
+"""Connects to an address for a source number; None when nobody answers."""
+
+
+class SecondaryNode(Node):
+    """The session and mover cores of the product on a simulated controller.
+
+    Attributes:
+        session: the session, once there is one.
+        connections: open links by source number.
+        journal_seen_ns: the newest J of any life: nothing later is surely hardened.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        identity: str,
+        events: Events,
+        rng: Random,
+        disk: SimDisk,
+        settings: SessionSettings,
+        dial: DialFn,
+    ) -> None:
+        super().__init__(name, events, rng, disk)
+        self.identity = identity
+        self.settings = settings
+        self.session: Session | None = None
+        self.journal_seen_ns = 0
+        self.links: SessionLinks
+        self.connections: dict[int, SimConnection] = {}
+        self._dial = dial
+
+    def open_cores(self) -> None:
+        """Restore the session, and go on with a recovery that a crash interrupted."""
+        self.session = None
+        for key, value in self.pool.documents.items():
+            if key.startswith(DOCUMENT_PREFIX):
+                self._open_session(load_document(key, value))
+        if self.session is not None:
+            self.session.continue_recovery()
+
+    def _open_session(self, document: SessionDocument) -> Session:
+        self.session = Session(self.pool, document, self.events.now_ns, self.rng.random, self.settings)
+        self.links = SessionLinks(self.session, self.pool, self.identity, self.name)
+        return self.session
+
+    def create_session(self, document: SessionDocument) -> Session:
+        """Begin a session."""
+        session = self._open_session(document)
+        session.remember(document)
+        return session
+
+    def died(self) -> None:
+        """Every link breaks."""
+        for connection in list(self.connections.values()):
+            connection.cut(f"{self.name} died")
+        self.connections.clear()
+
+    def tick_cores(self) -> None:
+        """Let the session work; then act."""
+        if self.session is not None:
+            self.session.tick()
+            self.journal_seen_ns = max(self.journal_seen_ns, self.session.mover.journal_ns)
+            self.pool.log_write()
+            self.act()
+
+    def act(self) -> None:
+        """Carry out what the session wants."""
+        session = self.session
+        if session is None:
+            return
+        for action in session.take_actions():
+            match action:
+                case SendMessage(source, message):
+                    connection = self.connections.get(source)
+                    if connection is not None and connection.is_open:
+                        connection.to_primary.send(message)
+                case CloseLink(source, reason):
+                    connection = self.connections.pop(source, None)
+                    if connection is not None:
+                        connection.cut(reason)
+                case Dial(source, address):
+                    self.after(self.rng.randrange(1, 5 * MILLISECOND_NS), self._dialler(source, address))
+                case Harden():
+                    self.flush(self._hardened)
+
+    def _hardened(self, error: str) -> None:
+        if self.session is None:
+            return
+        if error:
+            self.session.harden_failed(error)
+        else:
+            self.session.hardened()
+            self.journal_seen_ns = max(self.journal_seen_ns, self.session.mover.journal_ns)
+        self.act()
+
+    def _dialler(self, source: int, address: str) -> Callable[[], None]:
+        def dial() -> None:
+            connection = self._dial(self, source, address)
+            if connection is None:
+                self.links.link_lost(source, "nobody answers")
+                return
+            self.connections[source] = connection
+            self.links.link_opened(source)
+            self.act()
+
+        return dial
+
+    # Links
+
+    def received(self, source: int, connection: SimConnection, message: Message) -> None:
+        """A message has arrived on a link."""
+        if self.is_up and self.connections.get(source) is connection:
+            self.guarded(lambda: self._received(source, message))()
+
+    def _received(self, source: int, message: Message) -> None:
+        self.links.link_received(source, message)
+        self.pool.log_write()
+        self.act()
+
+    def link_cut(self, source: int, connection: SimConnection, reason: str) -> None:
+        """The link is gone."""
+        if self.connections.get(source) is connection:
+            del self.connections[source]
+            if self.is_up:
+                self.guarded(lambda: self.links.link_lost(source, reason))()
