@@ -1,0 +1,171 @@
+"""Physical tracks: which are free, how often each is referred to, and which wait to become free.
+
+A track is in one of three states (P10.4: linked + free + pending = total):
+
+- **in use**: `counts[p]` table pages and staged entries refer to it; 1 means owned alone;
+- **pending**: nothing refers to it any more, but what freed it is not durable yet. Were it handed out now, a
+  power loss could bring back the old table, which would then point at somebody else's data;
+- **free**: in the map, or taken out of the map into the *window*.
+
+A cursor sweeps the map (next fit), so that consecutive allocations are neighbours wherever the pool has room:
+payload that arrives together goes out in few writes. Single tracks come from the window, a short list
+refilled in one vectorised step; taking one is a list pop.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isochrone.model.errors import InternalError
+
+WINDOW_TRACK_COUNT: Final = 1024
+"""Tracks that the window is refilled with: amortises one refill (about 20 us) over as many writes."""
+
+_SCAN_TRACK_COUNT_MIN: Final = 64
+_COUNT_BYTES_PER_TRACK: Final = 2
+
+TrackNumbers = NDArray[np.uint32]
+"""Array of shape (n,): physical track numbers, 1 to track_count."""
+
+
+class Allocator:
+    """The tracks of one pool.
+
+    Attributes:
+        track_count: tracks are numbered 1 to track_count; 0 means "unmapped" and is never free.
+        counts: references per track, shape (track_count + 1,), uint16. No overflow: a volume refers to a
+            track at most once, and there are at most VOLUME_COUNT_MAX (4,096) volumes.
+        counts_view: the same memory for scalar access (a third of the cost of numpy indexing).
+        window: free tracks taken out of the map, in descending order; `window.pop()` allocates one, and its
+            taker sets the track's count to 1. The list object never changes.
+        pending_count: tracks that wait for `release`.
+    """
+
+    def __init__(self, track_count: int) -> None:
+        self.track_count = track_count
+        self.counts: NDArray[np.uint16] = np.zeros(track_count + 1, np.uint16)
+        self.counts_view = self.counts.data
+        self.window: list[int] = []
+        self.pending_count = 0
+        self._pending: list[TrackNumbers] = []
+        self._map_bytes = bytearray(track_count + 1)
+        self._map: NDArray[np.bool_] = np.frombuffer(self._map_bytes, np.bool_)
+        self._map_free_count = 0
+        self._cursor = 1
+
+    @property
+    def free_count(self) -> int:
+        """Tracks that can be allocated at once."""
+        return self._map_free_count + len(self.window)
+
+    @property
+    def used_count(self) -> int:
+        """Tracks that tables or staged entries refer to."""
+        return self.track_count - self.free_count - self.pending_count
+
+    def rebuild(self) -> None:
+        """Make every track free whose count is 0. For a pool whose whole state is durable: nothing is
+        pending.
+        """
+        np.equal(self.counts, 0, out=self._map)
+        self._map[0] = False
+        self._map_free_count = int(np.count_nonzero(self._map))
+        self.window.clear()
+        self._pending.clear()
+        self.pending_count = 0
+        self._cursor = 1
+
+    def refill(self) -> bool:
+        """Fill the empty window from the map. False when no track is free."""
+        tracks = self._sweep(min(WINDOW_TRACK_COUNT, self._map_free_count))
+        self.window.extend(tracks[::-1].tolist())
+        return bool(self.window)
+
+    def take(self, count: int) -> TrackNumbers:
+        """Allocate `count` tracks, in ascending order per sweep of the map, each with a count of 1.
+
+        The caller has made sure that `free_count >= count`; InternalError otherwise.
+        """
+        if count > self.free_count:
+            raise InternalError(f"{count} tracks taken of {self.free_count} free: please report this")
+        tracks = self._sweep(min(count, self._map_free_count))
+        missing = count - len(tracks)
+        if missing:
+            from_window = [self.window.pop() for _ in range(missing)]
+            tracks = np.concatenate([tracks, np.array(from_window, np.uint32)])
+        self.counts[tracks] = 1
+        return tracks
+
+    def give_back(self, tracks: TrackNumbers) -> None:
+        """Return tracks that were taken but that nothing ever referred to."""
+        self.counts[tracks] = 0
+        self._map[tracks] = True
+        self._map_free_count += len(tracks)
+
+    def share(self, tracks: TrackNumbers) -> None:
+        """Count one more reference to each of `tracks` (distinct)."""
+        self.counts[tracks] += 1
+
+    def drop(self, tracks: TrackNumbers) -> int:
+        """Count one reference less to each of `tracks` (distinct). Returns how many are pending now because
+        of it.
+        """
+        counts = self.counts[tracks] - np.uint16(1)
+        self.counts[tracks] = counts
+        gone = tracks[counts == 0]
+        if len(gone):
+            self._pending.append(gone)
+            self.pending_count += len(gone)
+        return len(gone)
+
+    def take_pending(self) -> list[TrackNumbers]:
+        """Return all that is pending as a batch for `release` or `put_back`; it stays in `pending_count`."""
+        batch, self._pending = self._pending, []
+        return batch
+
+    def put_back(self, batch: list[TrackNumbers]) -> None:
+        """Undo `take_pending`: what freed the tracks did not become durable."""
+        self._pending = batch + self._pending
+
+    def release(self, batch: list[TrackNumbers]) -> None:
+        """Make a batch of pending tracks free: what freed them is durable."""
+        for tracks in batch:
+            self._map[tracks] = True
+            self._map_free_count += len(tracks)
+            self.pending_count -= len(tracks)
+
+    def free_map(self) -> NDArray[np.bool_]:
+        """Return a copy of the map with the window in it: shape (track_count + 1,)."""
+        free = self._map.copy()
+        free[self.window] = True
+        return free
+
+    def pending_tracks(self) -> TrackNumbers:
+        """Return the pending tracks that are not in a batch taken by `take_pending`."""
+        return np.concatenate([np.empty(0, np.uint32), *self._pending])
+
+    def size_bytes(self) -> int:
+        """Memory of counts, map and pending lists."""
+        return self.counts.nbytes + len(self._map_bytes) + 4 * self.pending_count
+
+    def _sweep(self, count: int) -> TrackNumbers:
+        """Take `count` tracks from the map, which has them, from the cursor on."""
+        parts: list[NDArray[np.intp]] = []
+        need = count
+        scan = max(_SCAN_TRACK_COUNT_MIN, count)
+        while need:
+            start = self._map_bytes.find(1, self._cursor)
+            if start < 0:
+                self._cursor = 1
+                continue
+            hits = np.flatnonzero(self._map[start : start + scan])[:need] + start
+            self._map[hits] = False
+            parts.append(hits)
+            need -= len(hits)
+            self._cursor = int(hits[-1]) + 1
+            scan *= 2
+        self._map_free_count -= count
+        return np.concatenate(parts).astype(np.uint32) if parts else np.empty(0, np.uint32)

@@ -1,0 +1,203 @@
+"""A checkpoint: the state at one moment made durable beside the last one, while the pool goes on.
+
+Situation: the log cannot grow for ever, and replaying it takes time; but the tables of a big pool are too big
+to write at once, and writes must not wait. So a checkpoint copies in memory what changed since the last one
+(a snapshot, the only part that stops the pool), moves the log to its other segment, and leaves the rest to
+blocking steps that may run in a thread while the pool goes on:
+
+1. tracks durable: the root must not point at data that a power loss can take away;
+2. changed pages to free slots, durable;
+3. the root with everything else to `root.new`, durable, renamed to `root`, the name durable;
+4. room for the next `root.new`.
+
+A crash before the rename is durable leaves the old root with both log segments, after it the new root with
+the second. Steps run once each, whoever comes first: when the log fills up before a checkpoint has finished,
+the pool runs what is left of it inline, waiting for a step that is under way in the thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from threading import Lock
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
+
+from isochrone.store.arena import PAGE_ENTRY_COUNT
+from isochrone.store.disk import Disk, File
+from isochrone.store.health import Health
+from isochrone.store.page_slots import PAGE_SIZE_BYTES, PageSlots
+from isochrone.store.root import ROOT_NAME, ROOT_NEW_NAME, Root, RootVolume, encode_root
+from isochrone.store.runs import neighbours
+from isochrone.store.staging import SessionStage, SourceStage
+from isochrone.store.state import PoolState
+from isochrone.store.superblock import Superblock
+
+_ROOT_SIZE_MIN_BYTES: Final = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFiles:
+    """The files that a checkpoint writes."""
+
+    disk: Disk
+    tracks: File
+    pages: File
+
+
+class Checkpoint:
+    """One checkpoint under way.
+
+    Attributes:
+        first_sequence: log records before it are part of the checkpoint.
+        steps: blocking calls, to be made in order; each does its work once, however often it is called.
+    """
+
+    def __init__(
+        self,
+        files: CheckpointFiles,
+        superblock: Superblock,
+        health: Health,
+        state: PoolState,
+        slots: PageSlots,
+        *,
+        generation: int,
+        first_sequence: int,
+        is_clean: bool,
+    ) -> None:
+        """Take the snapshot. `generation` and `first_sequence` say where the log goes on behind it."""
+        self._files = files
+        self._superblock = superblock
+        self._health = health
+        self._slots = slots
+        self.first_sequence = first_sequence
+        arena = state.arena
+        live = arena.live()
+        self._pages = np.flatnonzero(live & (arena.dirty[: arena.top] != 0))
+        self._entries = arena.pages(self._pages)
+        arena.dirty[: arena.top] = 0
+        self._new_slots = slots.take(len(self._pages))
+        self._new_checksums = np.zeros(len(self._pages), np.uint64)
+        self._retired = slots.retired(live)
+        self._live = np.flatnonzero(live).astype(np.uint32)
+        self._directory = slots.directory(arena.top)
+        self._root = snapshot_root(state, generation, first_sequence, is_clean=is_clean)
+        self._lock = Lock()
+        self._done = 0
+        work = (self._sync_tracks, self._write_pages, self._write_root, self._reserve_root)
+        self.steps = [partial(self._once, index, call) for index, call in enumerate(work)]
+        self.root_size_bytes = 0
+
+    @property
+    def page_count(self) -> int:
+        """Pages that it writes."""
+        return len(self._pages)
+
+    def run(self) -> None:
+        """Make all steps that are not done yet."""
+        for step in self.steps:
+            step()
+
+    def finish(self) -> None:
+        """All steps are done: slots of the old root are free, the new ones known."""
+        self._slots.finish(self._pages, self._new_slots, self._new_checksums, self._retired, len(self._live))
+
+    def _once(self, index: int, call: Callable[[], None]) -> None:
+        with self._lock:
+            if self._done == index:
+                self._health.run("the checkpoint", call)
+                self._done = index + 1
+
+    def _sync_tracks(self) -> None:
+        self._health.datasync(self._files.tracks, "making tracks durable")
+
+    def _write_pages(self) -> None:
+        data = self._entries.astype("<u4", copy=False).reshape(-1).data.cast("B")
+        for index in range(len(self._pages)):
+            start = index * PAGE_SIZE_BYTES
+            self._new_checksums[index] = xxh3_64_intdigest(data[start : start + PAGE_SIZE_BYTES])
+        for start, stop in neighbours(self._new_slots):
+            piece = data[start * PAGE_SIZE_BYTES : stop * PAGE_SIZE_BYTES]
+            self._files.pages.pwrite(piece, int(self._new_slots[start]) * PAGE_SIZE_BYTES)
+        if len(data):
+            self._files.pages.datasync()
+        self._entries = np.empty((0, PAGE_ENTRY_COUNT), np.uint32)
+
+    def _write_root(self) -> None:
+        disk = self._files.disk
+        data = encode_root(self._with_directory(), self._superblock.uuid)
+        file = disk.open(ROOT_NEW_NAME, create=True)
+        try:
+            file.pwrite(data, 0)
+            file.datasync()
+        finally:
+            file.close()
+        disk.rename(ROOT_NEW_NAME, ROOT_NAME)
+        disk.sync()
+        self.root_size_bytes = len(data)
+
+    def _reserve_root(self) -> None:
+        if self._superblock.preallocate:
+            reserve_root(self._files.disk, self.root_size_bytes)
+
+    def _with_directory(self) -> Root:
+        slots, checksums = self._directory
+        slots[self._pages] = self._new_slots
+        checksums[self._pages] = self._new_checksums
+        root = self._root
+        return Root(
+            root.generation,
+            root.first_sequence,
+            root.is_clean,
+            root.volume_number_next,
+            root.volumes,
+            self._live,
+            slots[self._live],
+            checksums[self._live],
+            root.documents,
+            root.sessions,
+        )
+
+
+def snapshot_root(state: PoolState, generation: int, first_sequence: int, *, is_clean: bool) -> Root:
+    """Return what a root says of `state` now, but for the page directory."""
+    volumes = []
+    for table in state.volumes.values():
+        indexes = np.flatnonzero(table.pages).astype(np.uint32)
+        volumes.append(RootVolume(table.number, table.name, table.size_bytes, indexes, table.pages[indexes]))
+    sessions = {
+        session: SessionStage(
+            stage.committed_through_ns,
+            {
+                key: SourceStage(source.through_ns, list(source.chunks))
+                for key, source in stage.sources.items()
+            },
+        )
+        for session, stage in state.sessions.items()
+    }
+    none: NDArray[np.uint32] = np.empty(0, np.uint32)
+    return Root(
+        generation,
+        first_sequence,
+        is_clean,
+        state.volume_number_next,
+        volumes,
+        none,
+        none,
+        np.empty(0, np.uint64),
+        dict(state.documents),
+        sessions,
+    )
+
+
+def reserve_root(disk: Disk, root_size_bytes: int) -> None:
+    """Give `root.new` real space for twice the present root."""
+    file = disk.open(ROOT_NEW_NAME, create=True)
+    try:
+        file.allocate(max(_ROOT_SIZE_MIN_BYTES, 2 * root_size_bytes))
+    finally:
+        file.close()

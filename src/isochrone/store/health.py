@@ -1,0 +1,62 @@
+"""Whether a pool may still be written, and the one door for calls that make things durable.
+
+A failed `fdatasync` means that nothing is known of what was written since the last good one, and a second
+call would succeed without having stored it. So the first failure, wherever it happens, ends writing for good:
+`Health` keeps the reason, and every later attempt is refused before it reaches the device. Calls that were
+handed to a thread and calls made inline take turns on a file, so that none can miss the failure of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+
+from isochrone.model.errors import PoolReadOnlyError
+from isochrone.store.disk import File
+
+
+class Health:
+    """Why a pool no longer takes writes; `reason` is None while it does."""
+
+    __slots__ = ("_locks", "reason")
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._locks: dict[int, Lock] = {}
+
+    def check(self) -> None:
+        """Raise PoolReadOnlyError when the pool no longer takes writes."""
+        if self.reason is not None:
+            raise PoolReadOnlyError(
+                f"the pool is read-only: {self.reason}; repair the device below, then restart the controller",
+                reason=self.reason,
+            )
+
+    def fail(self, doing: str, error: BaseException) -> None:
+        """Stop writing because `doing` failed with `error`. The first reason stays."""
+        if self.reason is None:
+            self.reason = f"{doing} failed: {error}"
+
+    def run(self, doing: str, call: Callable[[], None]) -> None:
+        """Run a `call` that stores something; its failure ends writing.
+
+        Raises:
+            PoolReadOnlyError: writing has ended before; `call` was not made.
+            OSError: what `call` raised.
+        """
+        self.check()
+        try:
+            call()
+        except Exception as error:
+            self.fail(doing, error)
+            raise
+
+    def datasync(self, file: File, doing: str) -> None:
+        """Make a file durable, one call at a time per file: the kernel tells of a failure only once.
+
+        Raises:
+            PoolReadOnlyError: writing has ended before; the file was not touched.
+            OSError: what the file raised.
+        """
+        with self._locks.setdefault(id(file), Lock()):
+            self.run(doing, file.datasync)

@@ -1,0 +1,139 @@
+"""Records of the pointer log: types and payloads (docs/formats.md gives every byte)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
+
+from isochrone.model.records import RECORD_DTYPE, RecordArray
+from isochrone.store.allocator import TrackNumbers
+from isochrone.store.runs import expand, pairs_of
+
+RECORD_MAGIC: Final = int.from_bytes(b"ISLR", "little")
+RECORD_ALIGN: Final = 8
+HEADER: Final = Struct("<QQIIII")
+"""checksum, sequence, magic, generation, type, payload length; the checksum covers the rest, payload and
+padding.
+"""
+
+MAP_ENTRY: Final = Struct("<IIII")
+"""volume, first track, first physical track (0: unmap), track count."""
+MAP_DTYPE: Final = np.dtype([("volume", "<u4"), ("track", "<u4"), ("physical", "<u4"), ("count", "<u4")])
+MAP_ENTRY_TRACK_COUNT_MAX: Final = 1024
+"""Longer unmapped ranges are UNMAP records, so that a batch of MAP entries expands to a bounded array."""
+
+
+class RecordType(IntEnum):
+    """What a log record says happened. Numbers are on disk: they never change meaning."""
+
+    MAP = 1
+    UNMAP = 2
+    BARRIER = 3
+    VOLUME_CREATE = 4
+    VOLUME_RESIZE = 5
+    VOLUME_DELETE = 6
+    VOLUME_COPY = 7
+    DOCUMENT_PUT = 8
+    DOCUMENT_DELETE = 9
+    STAGE = 10
+    COMMIT = 11
+    DISCARD = 12
+    END_SESSION = 13
+
+
+REPLAY_WEIGHT: Final = {RecordType.MAP: 1, RecordType.BARRIER: 1}
+"""Replay cost per record, in about 5 us; other types count REPLAY_WEIGHT_DEFAULT."""
+REPLAY_WEIGHT_DEFAULT: Final = 16
+
+UNMAP: Final = Struct("<III")
+BARRIER: Final = Struct("<QQ")
+"""tracks_through: all tracks that records before it refer to are durable. log_through: so are records before
+it.
+"""
+VOLUME: Final = Struct("<IQ")
+VOLUME_COPY: Final = Struct("<II")
+NUMBER: Final = Struct("<I")
+KEY_LENGTH: Final = Struct("<H")
+STAGE: Final = Struct("<QQQII")
+"""session, source, through_ns, record count, physical run count."""
+SESSION_TIME: Final = Struct("<QQ")
+SESSION: Final = Struct("<Q")
+
+
+class StagePayload(NamedTuple):
+    """A decoded STAGE record: records (RECORD_DTYPE) and the physical tracks of its DATA records, in order."""
+
+    session: int
+    source: int
+    through_ns: int
+    records: RecordArray
+    physicals: TrackNumbers
+
+
+def pack_record(sequence: int, generation: int, kind: int, payload: bytes, seed: int) -> bytes:
+    """Return the whole record, padded to RECORD_ALIGN."""
+    padded = payload + bytes(-len(payload) % RECORD_ALIGN)
+    rest = HEADER.pack(0, sequence, RECORD_MAGIC, generation, kind, len(payload))[8:] + padded
+    return xxh3_64_intdigest(rest, seed).to_bytes(8, "little") + rest
+
+
+def record_size_bytes(payload_length: int) -> int:
+    """Return the bytes that a record takes in the log."""
+    return HEADER.size + payload_length + -payload_length % RECORD_ALIGN
+
+
+def map_entries(volume: int, tracks: NDArray[np.integer], physicals: TrackNumbers) -> bytes:
+    """Return MAP entries for ascending `tracks` that were mapped to `physicals` (not 0), as few as runs
+    allow.
+    """
+    steps = (np.diff(tracks.astype(np.int64)) != 1) | (np.diff(physicals.astype(np.int64)) != 1)
+    starts = np.concatenate([[0], np.flatnonzero(steps) + 1])
+    counts = np.diff(starts, append=len(tracks))
+    long = counts > MAP_ENTRY_TRACK_COUNT_MAX
+    if long.any():
+        pieces = -(-counts // MAP_ENTRY_TRACK_COUNT_MAX)
+        offsets = expand(np.zeros(len(pieces), np.int64), pieces) * MAP_ENTRY_TRACK_COUNT_MAX
+        starts = np.repeat(starts, pieces) + offsets
+        counts = np.minimum(np.repeat(counts, pieces) - offsets, MAP_ENTRY_TRACK_COUNT_MAX)
+    entries = np.empty(len(starts), MAP_DTYPE)
+    entries["volume"] = volume
+    entries["track"] = tracks[starts]
+    entries["physical"] = physicals[starts]
+    entries["count"] = counts
+    return entries.tobytes()
+
+
+def pack_stage(stage: StagePayload) -> bytes:
+    """Return the payload of a STAGE record."""
+    runs = pairs_of(stage.physicals)
+    head = STAGE.pack(stage.session, stage.source, stage.through_ns, len(stage.records), len(runs))
+    return head + stage.records.tobytes() + runs.astype("<u4").tobytes()
+
+
+def unpack_stage(payload: memoryview) -> StagePayload:
+    """Return what a STAGE record says."""
+    session, source, through_ns, record_count, run_count = STAGE.unpack_from(payload)
+    records = np.frombuffer(payload, RECORD_DTYPE, record_count, STAGE.size).copy()
+    offset = STAGE.size + record_count * RECORD_DTYPE.itemsize
+    runs = np.frombuffer(payload, "<u4", run_count * 2, offset).reshape(-1, 2)
+    return StagePayload(
+        session, source, through_ns, records, expand(runs[:, 0], runs[:, 1]).astype(np.uint32)
+    )
+
+
+def pack_document(key: str, value: bytes) -> bytes:
+    """Return the payload of DOCUMENT_PUT, or of DOCUMENT_DELETE with an empty value."""
+    name = key.encode()
+    return KEY_LENGTH.pack(len(name)) + name + value
+
+
+def unpack_document(payload: memoryview) -> tuple[str, bytes]:
+    """Return key and value."""
+    (length,) = KEY_LENGTH.unpack_from(payload)
+    start = KEY_LENGTH.size + length
+    return str(payload[KEY_LENGTH.size : start], "utf-8"), bytes(payload[start:])

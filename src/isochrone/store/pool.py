@@ -1,0 +1,548 @@
+"""The pool: one folder of tracks and metadata, opened by one process.
+
+Single-threaded and synchronous, but for the callables that `sync` and `checkpoint` yield: those block, and
+may run in a thread while the pool goes on. Nothing in here knows the time or an event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from uuid import UUID
+
+from isochrone.model.errors import (
+    BusyError,
+    ConflictError,
+    DamagedError,
+    NotFoundError,
+    PoolFullError,
+    RefusedError,
+)
+from isochrone.model.names import check_name
+from isochrone.model.records import RecordArray
+from isochrone.model.sizes import TRACK_SIZE_DEFAULT_BYTES, TRACKS_PER_VOLUME_MAX
+from isochrone.store.checkpoint import Checkpoint, CheckpointFiles
+from isochrone.store.create import create_pool
+from isochrone.store.disk import Buffer, Disk
+from isochrone.store.durability import Durability, Steps
+from isochrone.store.health import Health
+from isochrone.store.limits import (
+    DOCUMENT_BYTES_MAX,
+    DOCUMENT_BYTES_TOTAL_MAX,
+    DOCUMENT_COUNT_MAX,
+    DOCUMENT_KEY_BYTES_MAX,
+    TABLE_PAGE_COUNT_MAX,
+    VOLUME_COUNT_MAX,
+)
+from isochrone.store.log import Log
+from isochrone.store.log_records import (
+    NUMBER,
+    VOLUME,
+    VOLUME_COPY,
+    RecordType,
+    pack_document,
+)
+from isochrone.store.page_slots import PAGES_NAME, PageSlots
+from isochrone.store.recovery import Recovered, open_part, recover
+from isochrone.store.stager import Stager
+from isochrone.store.state import CommitResult
+from isochrone.store.tables import VolumeTable, page_count_for
+from isochrone.store.verify import verify_state
+from isochrone.store.volume import Volume, VolumeParts
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """A pool in numbers. Tracks: used + free + pending = total; staged ones are among the used.
+
+    Attributes:
+        mapped_track_count: entries of all volumes; more than tracks linked when volumes share them.
+        metadata_bytes: memory of tables, counts and free map.
+        log_used_bytes: of the current segment.
+    """
+
+    track_size_bytes: int
+    track_count: int
+    used_track_count: int
+    free_track_count: int
+    pending_free_count: int
+    staged_track_count: int
+    mapped_track_count: int
+    volume_count: int
+    table_page_count: int
+    metadata_bytes: int
+    log_segment_size_bytes: int
+    log_used_bytes: int
+    checkpoint_count: int
+    read_only_reason: str | None
+
+
+class Pool:
+    """An open pool.
+
+    Attributes:
+        uuid: as text with dashes.
+        track_count: physical tracks.
+        reopened_after_power_loss: the machine was restarted since the pool was last open, and it was not
+            closed: what was not synced may be gone.
+        replayed_count: log records applied when it was opened.
+    """
+
+    def __init__(self, disk: Disk, recovered: Recovered) -> None:
+        """Use `Pool.open`."""
+        superblock = recovered.superblock
+        self._disk = disk
+        self._superblock = superblock
+        self._state = recovered.state
+        self._health = Health()
+        self._tracks = open_part(disk, superblock.tracks_path)
+        self._pages = open_part(disk, PAGES_NAME)
+        self._slots = PageSlots(self._pages, preallocate=superblock.preallocate)
+        self._slots.load(recovered.root.pages, recovered.root.slots, recovered.root.checksums)
+        self._log = Log(disk, superblock)
+        self._durability = Durability(
+            self._log, self._tracks, self._state.allocator, self._health, self.log_write
+        )
+        self._checkpoint: Checkpoint | None = None
+        self._checkpoint_count = 0
+        self._is_closed = False
+        self._parts = VolumeParts(self._state, self._tracks, self._log, self._health, self.reserve)
+        self._volumes: dict[str, Volume] = {}
+        self._by_number: dict[int, Volume] = {}
+        self._document_bytes = sum(map(len, self._state.documents.values()))
+        self.stager = Stager(self._parts)
+        self.uuid = str(UUID(bytes=superblock.uuid))
+        self.track_size_bytes = superblock.track_size_bytes
+        self.track_count = superblock.track_count
+        self.reopened_after_power_loss = recovered.lost_power
+        self.replayed_count = recovered.replayed_count
+        for table in self._state.volumes.values():
+            self._add_volume(table)
+
+    @staticmethod
+    def create(
+        disk: Disk,
+        *,
+        size_bytes: int,
+        track_size_bytes: int = TRACK_SIZE_DEFAULT_BYTES,
+        preallocate: bool = True,
+        tracks_path: str | None = None,
+        log_segment_size_bytes: int | None = None,
+    ) -> None:
+        """Make an empty pool in the folder (see `create_pool`)."""
+        create_pool(
+            disk,
+            size_bytes=size_bytes,
+            track_size_bytes=track_size_bytes,
+            preallocate=preallocate,
+            tracks_path=tracks_path,
+            log_segment_size_bytes=log_segment_size_bytes,
+        )
+
+    @staticmethod
+    def open(disk: Disk) -> Pool:
+        """Lock the folder, load root and log, and make what they say durable before anything else happens.
+
+        Raises:
+            BusyError: another process has it.
+            NotFoundError, RefusedError, DamagedError: see `recover`.
+            OSError: the disk failed.
+        """
+        disk.lock()
+        recovered = recover(disk)
+        pool = Pool(disk, recovered)
+        pool._begin(recovered.generation + 1, recovered.next_sequence)
+        return pool
+
+    @property
+    def volumes(self) -> Mapping[str, Volume]:
+        """Volumes by name."""
+        return MappingProxyType(self._volumes)
+
+    def volume_by_number(self, number: int) -> Volume:
+        """Return the volume with a number; NotFoundError when there is none."""
+        try:
+            return self._by_number[number]
+        except KeyError:
+            raise NotFoundError(
+                f"volume number {number} does not exist in this pool", number=number
+            ) from None
+
+    def create_volume(self, name: str, size_bytes: int) -> Volume:
+        """Add an empty volume; a positive multiple of the track size. Logged and written at once.
+
+        Raises:
+            RefusedError: name or size is not usable.
+            ConflictError: the name is taken.
+            BusyError: a limit of the pool is reached.
+        """
+        self._health.check()
+        self._check_new(name)
+        self._check_size(size_bytes, 0)
+        number = self._state.volume_number_next
+        table = self._state.create_volume(number, name, size_bytes)
+        self._log_now(RecordType.VOLUME_CREATE, VOLUME.pack(number, size_bytes) + name.encode())
+        return self._add_volume(table)
+
+    def copy_volume(self, source: str, name: str) -> Volume:
+        """Add a volume that reads as `source` does now; no data is copied. Raises as `create_volume` does."""
+        self._health.check()
+        origin = self._volume(source)
+        self._check_new(name)
+        self._check_size(origin.size_bytes, 0)
+        number = self._state.volume_number_next
+        table = self._state.copy_volume(origin.number, number, name)
+        self.stager.recount_pages()
+        self._log_now(RecordType.VOLUME_COPY, VOLUME_COPY.pack(origin.number, number) + name.encode())
+        return self._add_volume(table)
+
+    def resize_volume(self, name: str, size_bytes: int) -> None:
+        """Give a volume another size; what lies beyond it is gone. Logged and written at once.
+
+        Raises:
+            NotFoundError, RefusedError, BusyError: as `create_volume`.
+            PoolFullError: a shared table page must be copied and there is no room.
+        """
+        self._health.check()
+        volume = self._volume(name)
+        self._check_size(size_bytes, volume.size_bytes)
+        if size_bytes < volume.size_bytes:
+            self.reserve(0, 1)
+        self._state.resize_volume(volume.number, size_bytes)
+        volume.refresh()
+        self._log_now(RecordType.VOLUME_RESIZE, VOLUME.pack(volume.number, size_bytes))
+
+    def delete_volume(self, name: str) -> None:
+        """Remove a volume and its data. Logged and written at once. NotFoundError when there is none."""
+        self._health.check()
+        volume = self._volume(name)
+        self._state.delete_volume(volume.number)
+        volume.refresh()
+        del self._volumes[name], self._by_number[volume.number]
+        self._log_now(RecordType.VOLUME_DELETE, NUMBER.pack(volume.number))
+
+    @property
+    def documents(self) -> Mapping[str, bytes]:
+        """Small named values."""
+        return MappingProxyType(self._state.documents)
+
+    def put_document(self, key: str, value: bytes) -> None:
+        """Store a small value under a key, ordered with everything else in the log; durable as that is.
+
+        Raises:
+            RefusedError: key or value is too long, or the key is empty.
+            BusyError: a limit of the pool is reached.
+        """
+        self._health.check()
+        if not 0 < len(key.encode()) <= DOCUMENT_KEY_BYTES_MAX or len(value) > DOCUMENT_BYTES_MAX:
+            raise RefusedError(
+                f"document {key[:80]!r} of {len(value)} bytes is not usable: keys have 1 to {DOCUMENT_KEY_BYTES_MAX} "
+                f"bytes, values at most {DOCUMENT_BYTES_MAX}",
+                key=key[:80],
+            )
+        documents = self._state.documents
+        total = self._document_bytes + len(value) - len(documents.get(key, b""))
+        if total > DOCUMENT_BYTES_TOTAL_MAX or (
+            key not in documents and len(documents) >= DOCUMENT_COUNT_MAX
+        ):
+            raise BusyError(
+                f"the pool's documents are limited to {DOCUMENT_COUNT_MAX} of {DOCUMENT_BYTES_TOTAL_MAX} bytes together",
+                key=key,
+            )
+        self._document_bytes = total
+        documents[key] = bytes(value)
+        self._log.append(RecordType.DOCUMENT_PUT, pack_document(key, value))
+
+    def delete_document(self, key: str) -> None:
+        """Remove a document; NotFoundError when there is none."""
+        self._health.check()
+        if key not in self._state.documents:
+            raise NotFoundError(f"document {key[:80]!r} does not exist in this pool", key=key[:80])
+        self._document_bytes -= len(self._state.documents.pop(key))
+        self._log.append(RecordType.DOCUMENT_DELETE, pack_document(key, b""))
+
+    def stage(self, session: int, source: int, through_ns: int, records: RecordArray, payload: Buffer) -> int:
+        """Store records once, on fresh tracks, to be linked by `commit`; nothing is visible in a volume yet.
+
+        Args:
+            session: any unsigned 64-bit number.
+            source: the controller they come from; volumes of different sources are different.
+            through_ns: promise of the source: all its records up to it have been staged now.
+            records: shape (n,), RECORD_DTYPE, `volume` a number of this pool, times non-decreasing; may be
+                empty.
+            payload: images of the DATA records' tracks, back to back.
+
+        Returns:
+            Tracks stored.
+
+        Raises:
+            RefusedError: the records are not usable.
+            PoolFullError: no room; BusyError: a limit is reached. In all cases nothing was changed.
+        """
+        return self.stager.stage(session, source, through_ns, records, payload)
+
+    def staged_through_ns(self, session: int, source: int) -> int:
+        """Return the last `through_ns` staged, 0 when there is none."""
+        stage = self.stager.session(session).sources.get(source)
+        return stage.through_ns if stage else 0
+
+    def staged_count(self, session: int) -> int:
+        """Return how many track entries wait for a commit."""
+        return self.stager.session(session).entry_count
+
+    def staged_bytes(self, session: int) -> int:
+        """Return how many bytes of tracks they hold."""
+        return self.stager.session(session).track_count * self.track_size_bytes
+
+    def commit(self, session: int, through_ns: int) -> CommitResult:
+        """Link all staged entries with time <= through_ns into the tables, at once; the last of a track wins.
+
+        Replaced and superseded tracks are freed. Entries beyond a volume that was deleted or shrunk meanwhile
+        are dropped. Needs no free space: `stage` has reserved it.
+        """
+        return self.stager.commit(session, through_ns)
+
+    def committed_through_ns(self, session: int) -> int:
+        """Return the last time committed, 0 when there is none."""
+        return self.stager.session(session).committed_through_ns
+
+    def discard(self, session: int, after_ns: int) -> int:
+        """Drop staged entries with time > after_ns; no source has then staged more than that. Returns their
+        number.
+        """
+        return self.stager.discard(session, after_ns)
+
+    def end_session(self, session: int) -> None:
+        """Forget a session: staged entries, staged and committed times. Nothing happens when it is unknown."""
+        self.stager.end_session(session)
+
+    def log_write(self) -> None:
+        """Bring everything logged so far to the log file: from then on it survives the death of the process.
+
+        Raises:
+            PoolReadOnlyError: the pool takes no writes.
+            OSError: the device failed; the pool takes no writes from now on.
+        """
+        if not self._log.has_pending:
+            return
+        if self._log.fits():
+            self._health.run("writing the log", self._log.write)
+        else:
+            self._health.check()
+            self._checkpoint_inline()
+
+    def sync(self) -> Steps:
+        """Yield blocking calls after which everything written and logged before the first is durable.
+
+        The driver makes each call, in any thread, and throws into the generator what a call raises; the pool
+        is then read-only. Tracks freed before the first call are free when the generator ends.
+        """
+        return self._durability.sync()
+
+    def checkpoint(self) -> Steps:
+        """Yield blocking calls, as `sync` does, that write the state of now; the log before it is free after
+        them.
+        """
+        self._health.check()
+        if self._checkpoint is None:
+            self.log_write()
+            self._start_checkpoint()
+        running = self._checkpoint
+        assert running is not None
+        yield from running.steps
+        self._finish_checkpoint(running)
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether the log is long enough for a checkpoint, and none is under way."""
+        return self._checkpoint is None and self._log.is_checkpoint_due
+
+    @property
+    def read_only_reason(self) -> str | None:
+        """Why the pool takes no writes, None while it does."""
+        return self._health.reason
+
+    @property
+    def free_track_count(self) -> int:
+        """Tracks that can be allocated at once."""
+        return self._state.allocator.free_count
+
+    @property
+    def used_track_count(self) -> int:
+        """Tracks that volumes or staged entries refer to."""
+        return self._state.allocator.used_count
+
+    @property
+    def pending_free_count(self) -> int:
+        """Tracks that become free with the next sync."""
+        return self._state.allocator.pending_count
+
+    def stats(self) -> PoolStats:
+        """Return the pool in numbers."""
+        state = self._state
+        return PoolStats(
+            track_size_bytes=self.track_size_bytes,
+            track_count=self.track_count,
+            used_track_count=self.used_track_count,
+            free_track_count=self.free_track_count,
+            pending_free_count=self.pending_free_count,
+            staged_track_count=state.staged_track_count,
+            mapped_track_count=sum(table.mapped_track_count for table in state.volumes.values()),
+            volume_count=len(state.volumes),
+            table_page_count=state.arena.live_count,
+            metadata_bytes=state.allocator.size_bytes() + state.arena.size_bytes(),
+            log_segment_size_bytes=self._superblock.log_segment_size_bytes,
+            log_used_bytes=self._log.used_bytes,
+            checkpoint_count=self._checkpoint_count,
+            read_only_reason=self.read_only_reason,
+        )
+
+    def verify(self) -> None:
+        """Recompute all that is kept by adding up, and compare; DamagedError that names what differs."""
+        findings = verify_state(self._state)
+        if findings:
+            raise DamagedError("the pool contradicts itself: " + "; ".join(findings), findings=findings)
+
+    def reserve(self, track_count: int, page_count: int) -> None:
+        """Make sure that tracks, and table pages beside those that staged entries need, can be taken now.
+
+        Pending tracks are made free by a sync, inline, when there are too few free ones.
+
+        Raises:
+            PoolFullError: there are not enough; nothing was changed.
+        """
+        allocator = self._state.allocator
+        if page_count:
+            self._slots.reserve(self._state.arena.live_count + self.stager.reserved_page_count + page_count)
+        if track_count <= allocator.free_count:
+            return
+        if track_count <= allocator.free_count + allocator.pending_count:
+            self._durability.sync_inline()
+        if track_count > allocator.free_count:
+            raise PoolFullError(
+                f"{track_count} tracks are needed, {allocator.free_count} of {self.track_count} are free: delete or trim "
+                "volumes, or move to a bigger pool",
+                track_count=track_count,
+                free_track_count=allocator.free_count,
+            )
+
+    def close(self) -> None:
+        """Make everything durable, write a last checkpoint, and give folder and files back. May be called
+        again.
+
+        A pool that turned read-only is closed as it is. Raises what the last sync or checkpoint raises, after
+        closing.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            if self._health.reason is None:
+                self._durability.sync_inline()
+                self._settle(is_clean=True)
+        finally:
+            self._log.close()
+            self._tracks.close()
+            self._pages.close()
+            self._disk.close()
+
+    def _begin(self, generation: int, first_sequence: int) -> None:
+        """Make what was recovered durable, and start a segment of its own for what comes."""
+        self._checkpoint_to(generation, first_sequence, is_clean=False)
+        self._log.start(generation, first_sequence)
+        self._health.datasync(self._log.file, "making the log durable")
+        self._log.checkpointed(first_sequence)
+
+    def _settle(self, *, is_clean: bool) -> None:
+        """Checkpoint inline behind everything, without starting another segment."""
+        if self._checkpoint is not None:
+            self._checkpoint.run()
+            self._finish_checkpoint(self._checkpoint)
+        self._checkpoint_to(self._log.generation + 1, self._log.next_sequence, is_clean=is_clean)
+
+    def _checkpoint_to(self, generation: int, first_sequence: int, *, is_clean: bool) -> None:
+        running = self._new_checkpoint(generation, first_sequence, is_clean=is_clean)
+        running.run()
+        running.finish()
+
+    def _new_checkpoint(self, generation: int, first_sequence: int, *, is_clean: bool) -> Checkpoint:
+        self._slots.reserve(self._state.arena.live_count + self.stager.reserved_page_count)
+        return Checkpoint(
+            CheckpointFiles(self._disk, self._tracks, self._pages),
+            self._superblock,
+            self._health,
+            self._state,
+            self._slots,
+            generation=generation,
+            first_sequence=first_sequence,
+            is_clean=is_clean,
+        )
+
+    def _start_checkpoint(self) -> None:
+        """Take a snapshot, which holds all that is pending in the log too, and switch the log behind it."""
+        generation, sequence = self._log.generation + 1, self._log.next_sequence
+        self._checkpoint = self._new_checkpoint(generation, sequence, is_clean=False)
+        self._health.run("starting a log segment", partial(self._log.start, generation, sequence))
+
+    def _finish_checkpoint(self, running: Checkpoint) -> None:
+        if self._checkpoint is running:
+            running.finish()
+            self._log.checkpointed(running.first_sequence)
+            self._checkpoint = None
+            self._checkpoint_count += 1
+
+    def _checkpoint_inline(self) -> None:
+        """The log is full: make room now. What is pending becomes part of the checkpoint."""
+        if self._checkpoint is not None:
+            self._checkpoint.run()
+            self._finish_checkpoint(self._checkpoint)
+        self._start_checkpoint()
+        running = self._checkpoint
+        assert running is not None
+        running.run()
+        self._log.forget_pending()
+        self._finish_checkpoint(running)
+
+    def _log_now(self, kind: RecordType, payload: bytes) -> None:
+        self._log.append(kind, payload)
+        self.log_write()
+
+    def _add_volume(self, table: VolumeTable) -> Volume:
+        volume = Volume(self._parts, table)
+        self._volumes[table.name] = self._by_number[table.number] = volume
+        return volume
+
+    def _volume(self, name: str) -> Volume:
+        try:
+            return self._volumes[name]
+        except KeyError:
+            raise NotFoundError(
+                f"volume {name[:80]!r} does not exist in this pool", volume=name[:80]
+            ) from None
+
+    def _check_new(self, name: str) -> None:
+        check_name(name, "volume")
+        if name in self._volumes:
+            raise ConflictError(f"volume {name} exists already: choose another name", volume=name)
+        if len(self._volumes) >= VOLUME_COUNT_MAX:
+            raise BusyError(f"the pool has {VOLUME_COUNT_MAX} volumes already: delete one first")
+
+    def _check_size(self, size_bytes: int, old_size_bytes: int) -> None:
+        """Refuse a size that a volume (of `old_size_bytes` now) cannot have."""
+        track_count, rest = divmod(size_bytes, self.track_size_bytes)
+        if rest or not 1 <= track_count <= TRACKS_PER_VOLUME_MAX - 1:
+            raise RefusedError(
+                f"{size_bytes} bytes cannot be a volume: choose a multiple of {self.track_size_bytes} up to "
+                f"{(TRACKS_PER_VOLUME_MAX - 1) * self.track_size_bytes}",
+                size_bytes=size_bytes,
+            )
+        pages = sum(len(table.pages) for table in self._state.volumes.values())
+        pages += page_count_for(track_count) - page_count_for(old_size_bytes // self.track_size_bytes)
+        if pages > TABLE_PAGE_COUNT_MAX:
+            raise BusyError(
+                f"volumes of this pool may show {TABLE_PAGE_COUNT_MAX * 1024 * self.track_size_bytes} bytes together: "
+                "choose a smaller size",
+                size_bytes=size_bytes,
+            )

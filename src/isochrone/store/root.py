@@ -1,0 +1,188 @@
+"""The root: all metadata at one moment but the table pages themselves, which it points at.
+
+One file, written aside and renamed, checksummed as a whole. A short JSON text holds what is small and
+irregular, arrays hold what is big: at 4 KiB tracks about 20 bytes per 4 MiB mapped, and 28 bytes per staged
+record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from struct import Struct
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
+
+from isochrone.model.errors import DamagedError
+from isochrone.model.records import RECORD_DTYPE
+from isochrone.store.staging import Chunk, SessionStage, SourceStage, join
+
+ROOT_NAME: Final = "root"
+ROOT_NEW_NAME: Final = "root.new"
+
+_MAGIC: Final = b"ISOCROOT"
+_HEADER: Final = Struct("<8s16sQQ")
+"""magic, pool uuid, length of the whole, length of the JSON text."""
+_CHECKSUM: Final = Struct("<Q")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RootVolume:
+    """A volume: `page_indexes` say where in its table `pages` stand (both uint32, one length); the rest is
+    null.
+    """
+
+    number: int
+    name: str
+    size_bytes: int
+    page_indexes: NDArray[np.uint32]
+    pages: NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Root:
+    """The metadata at one moment.
+
+    Attributes:
+        generation: log generation to replay from.
+        first_sequence: sequence of the first record of that generation.
+        is_clean: written by close: no record follows, nothing can be lost.
+        pages: live page numbers, ascending, with `slots` and `checksums` (xxh3 of 4,096 bytes) of one length.
+        sessions: committed and staged per session; their chunks are not changed.
+    """
+
+    generation: int
+    first_sequence: int
+    is_clean: bool
+    volume_number_next: int
+    volumes: list[RootVolume]
+    pages: NDArray[np.uint32]
+    slots: NDArray[np.uint32]
+    checksums: NDArray[np.uint64]
+    documents: Mapping[str, bytes]
+    sessions: Mapping[int, SessionStage]
+
+
+def encode_root(root: Root, uuid: bytes) -> bytes:
+    """Return the file's bytes."""
+    arrays: list[bytes] = []
+    volumes = []
+    for volume in root.volumes:
+        volumes.append([volume.number, volume.name, volume.size_bytes, len(volume.pages)])
+        arrays += [_bytes(volume.page_indexes), _bytes(volume.pages)]
+    arrays += [_bytes(root.pages), _bytes(root.slots), _bytes(root.checksums)]
+    sessions = []
+    for session, stage in root.sessions.items():
+        sources = []
+        for source, staged in stage.sources.items():
+            whole = join(staged.chunks)
+            sources.append([source, staged.through_ns, len(whole.records), len(whole.physicals)])
+            arrays += [_bytes(whole.records), _bytes(whole.physicals)]
+        sessions.append([session, stage.committed_through_ns, sources])
+    arrays += root.documents.values()
+    text = json.dumps(
+        {
+            "generation": root.generation,
+            "first_sequence": root.first_sequence,
+            "clean": root.is_clean,
+            "volume_number_next": root.volume_number_next,
+            "volumes": volumes,
+            "page_count": len(root.pages),
+            "sessions": sessions,
+            "documents": [[key, len(value)] for key, value in root.documents.items()],
+        },
+        separators=(",", ":"),
+    ).encode()
+    body = b"".join([text, *arrays])
+    length = _HEADER.size + len(body) + _CHECKSUM.size
+    data = _HEADER.pack(_MAGIC, uuid, length, len(text)) + body
+    return data + _CHECKSUM.pack(xxh3_64_intdigest(data))
+
+
+def decode_root(data: bytes, uuid: bytes) -> Root:
+    """Return what a root file of pool `uuid` says; it may be followed by slack. DamagedError when it is
+    broken.
+    """
+    if len(data) < _HEADER.size + _CHECKSUM.size:
+        raise root_damaged(len(data), "it is too short")
+    magic, pool, length, text_length = _HEADER.unpack_from(data)
+    if magic != _MAGIC or not _HEADER.size + _CHECKSUM.size <= length <= len(data):
+        raise root_damaged(0, "it does not begin like a root")
+    (checksum,) = _CHECKSUM.unpack_from(data, length - _CHECKSUM.size)
+    if xxh3_64_intdigest(memoryview(data)[: length - _CHECKSUM.size]) != checksum:
+        raise root_damaged(length - _CHECKSUM.size, "its checksum does not match")
+    if pool != uuid:
+        raise root_damaged(8, f"it belongs to pool {pool.hex()}")
+    text = json.loads(data[_HEADER.size : _HEADER.size + text_length])
+    return _Decoder(data, _HEADER.size + text_length).root(text)
+
+
+class _Decoder:
+    """Reads the arrays behind the JSON text in their order."""
+
+    def __init__(self, data: bytes, offset: int) -> None:
+        self._data = data
+        self._offset = offset
+
+    def root(self, text: dict[str, Any]) -> Root:
+        volumes = [
+            RootVolume(number, name, size, self._u4(page_count), self._u4(page_count))
+            for number, name, size, page_count in text["volumes"]
+        ]
+        page_count = text["page_count"]
+        pages, slots = self._u4(page_count), self._u4(page_count)
+        checksums = self._array("<u8", page_count)
+        sessions = {
+            session: self._session(through, sources) for session, through, sources in text["sessions"]
+        }
+        documents = {key: self._take(length) for key, length in text["documents"]}
+        return Root(
+            text["generation"],
+            text["first_sequence"],
+            text["clean"],
+            text["volume_number_next"],
+            volumes,
+            pages,
+            slots,
+            checksums,
+            documents,
+            sessions,
+        )
+
+    def _session(self, committed_through_ns: int, sources: list[list[int]]) -> SessionStage:
+        stage = SessionStage(committed_through_ns)
+        for source, through_ns, record_count, physical_count in sources:
+            stage.sources[source] = SourceStage()
+            chunk = Chunk(self._array(RECORD_DTYPE, record_count), self._u4(physical_count))
+            stage.add(source, through_ns, chunk)
+        return stage
+
+    def _u4(self, count: int) -> NDArray[np.uint32]:
+        return self._array("<u4", count)
+
+    def _array(self, dtype: np.dtype[Any] | str, count: int) -> NDArray[Any]:
+        kind = np.dtype(dtype)
+        return np.frombuffer(self._take(count * kind.itemsize), kind).copy()
+
+    def _take(self, length: int) -> bytes:
+        data = self._data[self._offset : self._offset + length]
+        self._offset += length
+        return data
+
+
+def root_damaged(offset: int, what: str) -> DamagedError:
+    """Return the error for a contradiction in the root."""
+    return DamagedError(
+        f"{ROOT_NAME}, byte {offset}: {what}; the pool's metadata cannot be trusted: recover its volumes from the other "
+        "site and keep the folder for inspection",
+        file=ROOT_NAME,
+        offset=offset,
+    )
+
+
+def _bytes(array: NDArray[Any]) -> bytes:
+    return array.tobytes()

@@ -1,0 +1,211 @@
+"""Staging and committing records on an open pool (S10): checks at the edge, payload to tracks, state, log.
+
+Every record's payload is stored once, on fresh tracks, in as few writes as free space allows; linking it
+later moves no data. Nothing in here loops over records or tracks.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isochrone.model.errors import BusyError, RefusedError
+from isochrone.model.records import TRACK_COUNT_MAX, RecordArray
+from isochrone.store.allocator import TrackNumbers
+from isochrone.store.arena import PAGE_SHIFT
+from isochrone.store.disk import Buffer
+from isochrone.store.limits import SESSION_COUNT_MAX, SOURCE_COUNT_MAX, STAGED_RECORD_COUNT_MAX
+from isochrone.store.log_records import (
+    SESSION,
+    SESSION_TIME,
+    RecordType,
+    StagePayload,
+    pack_stage,
+)
+from isochrone.store.runs import expand, pairs_of
+from isochrone.store.staging import SessionStage, SourceStage, data_track_counts
+from isochrone.store.state import CommitResult
+from isochrone.store.tables import page_count_for
+from isochrone.store.volume import VolumeParts
+
+_TIME_NS_MAX: Final = (1 << 64) - 1
+_KEY_PAGE_BITS: Final = 32
+_EMPTY: Final = SessionStage()
+
+
+class Stager:
+    """Sessions of one pool."""
+
+    def __init__(self, parts: VolumeParts) -> None:
+        self._parts = parts
+        self._state = parts.state
+        self._shift = parts.state.track_size_bytes.bit_length() - 1
+        self._record_count = parts.state.staged_record_count
+        self._reserved: set[int] = set()  # volume << 32 | page index
+        self.recount_pages()
+
+    @property
+    def reserved_page_count(self) -> int:
+        """Pages that linking what is staged may create."""
+        return len(self._reserved)
+
+    def recount_pages(self) -> None:
+        """Find out anew which pages linking may create, after pages became shared."""
+        self._reserved = {
+            key
+            for session in self._state.sessions.values()
+            for source in session.sources.values()
+            for chunk in source.chunks
+            for key in self._pages_to_create(chunk.records).tolist()
+        }
+
+    def stage(self, session: int, source: int, through_ns: int, records: RecordArray, payload: Buffer) -> int:
+        """Store records on fresh tracks and remember them; see `Pool.stage`."""
+        self._parts.health.check()
+        self._check(session, source, through_ns, records)
+        data_counts = data_track_counts(records)
+        track_count = int(data_counts.sum(dtype=np.int64))
+        if len(payload) != track_count << self._shift:
+            raise RefusedError(
+                f"{len(payload)} payload bytes for {track_count} tracks of {1 << self._shift} bytes: stage whole records",
+                session=session,
+            )
+        new_pages = set(self._pages_to_create(records).tolist()) - self._reserved
+        physicals = np.empty(0, np.uint32)
+        if track_count or new_pages:
+            self._parts.reserve(track_count, len(new_pages))
+        if track_count:
+            physicals = self._parts.state.allocator.take(track_count)
+            self._write(physicals, memoryview(payload))
+        self._reserved |= new_pages
+        self._record_count += len(records)
+        staged = StagePayload(session, source, through_ns, np.array(records), physicals)
+        self._state.stage(staged)
+        self._parts.log.append(RecordType.STAGE, pack_stage(staged))
+        return track_count
+
+    def commit(self, session: int, through_ns: int) -> CommitResult:
+        """Link all entries with time <= through_ns; see `Pool.commit`."""
+        self._parts.health.check()
+        _check_u64(session=session, through_ns=through_ns)
+        self._check_room(session)
+        result = self._state.commit(session, through_ns)
+        self._parts.log.append(RecordType.COMMIT, SESSION_TIME.pack(session, through_ns))
+        self._recount()
+        return result
+
+    def discard(self, session: int, after_ns: int) -> int:
+        """Drop staged entries with time > after_ns; see `Pool.discard`."""
+        self._parts.health.check()
+        _check_u64(session=session, after_ns=after_ns)
+        count = self._state.discard(session, after_ns)
+        self._parts.log.append(RecordType.DISCARD, SESSION_TIME.pack(session, after_ns))
+        self._recount()
+        return count
+
+    def end_session(self, session: int) -> None:
+        """Forget a session; see `Pool.end_session`."""
+        self._parts.health.check()
+        _check_u64(session=session)
+        if session in self._state.sessions:
+            self._state.end_session(session)
+            self._parts.log.append(RecordType.END_SESSION, SESSION.pack(session))
+            self._recount()
+
+    def session(self, session: int) -> SessionStage:
+        """Return what is known of a session: an empty one when nothing is."""
+        return self._state.sessions.get(session, _EMPTY)
+
+    def _check(self, session: int, source: int, through_ns: int, records: RecordArray) -> None:
+        """Refuse what must not be staged, before anything is changed."""
+        _check_u64(session=session, source=source, through_ns=through_ns)
+        self._check_room(session)
+        known = self.session(session)
+        stage = known.sources.get(source, SourceStage())
+        if source not in known.sources and len(known.sources) >= SOURCE_COUNT_MAX:
+            raise BusyError(f"session {session} has {SOURCE_COUNT_MAX} sources already", session=session)
+        if through_ns < stage.through_ns:
+            raise _refused(
+                session, source, f"through {through_ns} is before {stage.through_ns}, staged earlier"
+            )
+        if not len(records):
+            return
+        if self._record_count + len(records) > STAGED_RECORD_COUNT_MAX:
+            raise BusyError(
+                f"{self._record_count} records are staged, {STAGED_RECORD_COUNT_MAX} are the limit: commit first",
+                session=session,
+            )
+        times = records["time_ns"]
+        if (times[1:] < times[:-1]).any() or int(times[-1]) > through_ns:
+            raise _refused(session, source, "record times step back, or go beyond what is promised")
+        if stage.chunks and times[0] < stage.chunks[-1].records["time_ns"][-1]:
+            raise _refused(session, source, "records are older than those staged before them")
+        counts = records["track_count"]
+        if not counts.all() or int(counts.max()) > TRACK_COUNT_MAX:
+            raise _refused(session, source, f"a record has no track, or more than {TRACK_COUNT_MAX}")
+        for number in np.unique(records["volume"]).tolist():
+            mine = records[records["volume"] == number]
+            table = self._state.volumes.get(number)
+            end = int((mine["track"].astype(np.int64) + mine["track_count"]).max())
+            if table is None or end > table.track_count:
+                raise _refused(session, source, f"a record is not within a volume of number {number}")
+
+    def _check_room(self, session: int) -> None:
+        if session not in self._state.sessions and len(self._state.sessions) >= SESSION_COUNT_MAX:
+            raise BusyError(f"the pool serves {SESSION_COUNT_MAX} sessions already: end one first")
+
+    def _pages_to_create(self, records: RecordArray) -> NDArray[np.int64]:
+        """Return volume << 32 | page index of pages under `records` that are null or shared now."""
+        first = records["track"].astype(np.int64) >> PAGE_SHIFT
+        last = (records["track"].astype(np.int64) + records["track_count"] - 1) >> PAGE_SHIFT
+        keys = expand((records["volume"].astype(np.int64) << _KEY_PAGE_BITS) | first, last - first + 1)
+        keys = np.unique(keys)
+        volumes = keys >> _KEY_PAGE_BITS
+        wanted = np.zeros(len(keys), np.bool_)
+        for number in np.unique(volumes).tolist():
+            table = self._state.volumes.get(number)
+            if table is not None:
+                mine = volumes == number
+                pages = keys[mine] & 0xFFFF_FFFF
+                inside = pages < page_count_for(table.track_count)
+                counts = (
+                    self._state.arena.counts[table.pages[np.where(inside, pages, 0)]]
+                    if len(table.pages)
+                    else 1
+                )
+                wanted[mine] = inside & (counts != 1)
+        return keys[wanted]
+
+    def _write(self, physicals: TrackNumbers, payload: memoryview) -> None:
+        """Write payload, one write per run of neighbouring tracks. On failure the tracks are free again."""
+        start = 0
+        try:
+            for first, count in pairs_of(physicals).tolist():
+                stop = start + (count << self._shift)
+                self._parts.tracks.pwrite(payload[start:stop], first - 1 << self._shift)
+                start = stop
+        except BaseException:
+            self._parts.state.allocator.give_back(physicals)
+            raise
+
+    def _recount(self) -> None:
+        """Adjust what is kept by adding up after entries have gone."""
+        self._record_count = self._state.staged_record_count
+        if not self._record_count:
+            self._reserved.clear()
+
+
+def _check_u64(**values: int) -> None:
+    for name, value in values.items():
+        if not 0 <= value <= _TIME_NS_MAX:
+            raise RefusedError(f"{name} {value} is not an unsigned 64-bit number", **{name: value})
+
+
+def _refused(session: int, source: int, what: str) -> RefusedError:
+    return RefusedError(
+        f"session {session}, source {source}: {what}: nothing was staged; resend from what is staged",
+        session=session,
+        source=source,
+    )

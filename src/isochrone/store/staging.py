@@ -1,0 +1,150 @@
+"""Staged entries: records stored once on fresh tracks, not yet linked into the tables (S10).
+
+This is the consistency group pointer table of the method: per session and source, records in the order they
+came, with the physical tracks that hold their payload. Entries keep their times, so a commit may stop at any
+instant, also in the middle of what arrived together. Chunks stay as compact as they came (24 bytes a record,
+4 bytes a track with payload) and are expanded to tracks only when they are linked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isochrone.model.records import RECORD_DTYPE, RecordArray, RecordKind
+from isochrone.store.allocator import TrackNumbers
+from isochrone.store.runs import expand
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """What one stage call brought, or a part of it. Immutable: a checkpoint may hold it while the pool goes
+    on.
+
+    Attributes:
+        records: shape (n,), RECORD_DTYPE, times non-decreasing.
+        physicals: tracks of the DATA records in order, shape (sum of their track counts,).
+    """
+
+    records: RecordArray
+    physicals: TrackNumbers
+
+    @property
+    def entry_count(self) -> int:
+        """Tracks that the records cover."""
+        return int(self.records["track_count"].sum(dtype=np.int64))
+
+    def split(self, time_ns: int) -> tuple[Chunk, Chunk]:
+        """Return the part with time <= time_ns and the part after it."""
+        at = int(np.searchsorted(self.records["time_ns"], time_ns, side="right"))
+        data = data_track_counts(self.records[:at])
+        physical_at = int(data.sum(dtype=np.int64))
+        return (
+            Chunk(self.records[:at], self.physicals[:physical_at]),
+            Chunk(self.records[at:], self.physicals[physical_at:]),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entries:
+    """Records of one volume expanded to tracks: two arrays of one length, in order; physical 0 means zeros."""
+
+    tracks: NDArray[np.int64]
+    physicals: TrackNumbers
+
+
+@dataclass(slots=True)
+class SourceStage:
+    """What one source (a primary controller) has staged.
+
+    Attributes:
+        through_ns: promise of the source up to which everything is staged.
+        chunks: in arrival order, all times after the session's committed time or equal to it.
+    """
+
+    through_ns: int = 0
+    chunks: list[Chunk] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class SessionStage:
+    """What one session has staged and committed. `entry_count` and `track_count` sum up the chunks."""
+
+    committed_through_ns: int = 0
+    sources: dict[int, SourceStage] = field(default_factory=dict)
+    entry_count: int = 0
+    track_count: int = 0
+
+    def add(self, source: int, through_ns: int, chunk: Chunk) -> None:
+        """Append what a source sent."""
+        stage = self.sources.setdefault(source, SourceStage())
+        stage.through_ns = through_ns
+        if len(chunk.records):
+            stage.chunks.append(chunk)
+            self.entry_count += chunk.entry_count
+            self.track_count += len(chunk.physicals)
+
+    def take_through(self, time_ns: int) -> list[Chunk]:
+        """Remove and return all with time <= time_ns, in arrival order per source."""
+        taken: list[Chunk] = []
+        for stage in self.sources.values():
+            early, stage.chunks = _split_all(stage.chunks, time_ns)
+            taken += early
+        self._subtract(taken)
+        return taken
+
+    def take_after(self, time_ns: int) -> list[Chunk]:
+        """Remove and return all with time > time_ns; no source promises more than that any longer."""
+        taken: list[Chunk] = []
+        for stage in self.sources.values():
+            stage.chunks, late = _split_all(stage.chunks, time_ns)
+            stage.through_ns = min(stage.through_ns, time_ns)
+            taken += late
+        self._subtract(taken)
+        return taken
+
+    def _subtract(self, chunks: list[Chunk]) -> None:
+        self.entry_count -= sum(chunk.entry_count for chunk in chunks)
+        self.track_count -= sum(len(chunk.physicals) for chunk in chunks)
+
+
+def _split_all(chunks: list[Chunk], time_ns: int) -> tuple[list[Chunk], list[Chunk]]:
+    """Split a source's chunks, whose times are non-decreasing, at a time."""
+    for index, chunk in enumerate(chunks):
+        if chunk.records["time_ns"][-1] > time_ns:
+            early, late = chunk.split(time_ns)
+            before = [*chunks[:index], early] if len(early.records) else chunks[:index]
+            return before, [late, *chunks[index + 1 :]]
+    return chunks, []
+
+
+def data_track_counts(records: RecordArray) -> NDArray[np.uint32]:
+    """Return tracks with payload per record: its track count for DATA, 0 for ZERO."""
+    is_data = records["kind"] & np.uint32(RecordKind.DATA) != 0
+    counts: NDArray[np.uint32] = np.where(is_data, records["track_count"], np.uint32(0))
+    return counts
+
+
+def join(chunks: list[Chunk]) -> Chunk:
+    """Return all of `chunks` as one, in order."""
+    records = [chunk.records for chunk in chunks] or [np.empty(0, RECORD_DTYPE)]
+    physicals = [chunk.physicals for chunk in chunks] or [np.empty(0, np.uint32)]
+    return Chunk(np.concatenate(records), np.concatenate(physicals))
+
+
+def entries_by_volume(chunk: Chunk) -> list[tuple[int, Entries]]:
+    """Return the entries of each volume in `chunk`, expanded to tracks, in order."""
+    records = chunk.records
+    counts = records["track_count"]
+    tracks = expand(records["track"], counts)
+    has_data = np.repeat(records["kind"] & np.uint32(RecordKind.DATA) != 0, counts)
+    physicals = np.zeros(len(tracks), np.uint32)
+    physicals[has_data] = chunk.physicals
+    volumes = np.unique(records["volume"]).tolist()
+    if len(volumes) == 1:
+        return [(volumes[0], Entries(tracks, physicals))]
+    volume_of = np.repeat(records["volume"], counts)
+    masks = [(number, volume_of == number) for number in volumes]
+    return [(number, Entries(tracks[mask], physicals[mask])) for number, mask in masks]

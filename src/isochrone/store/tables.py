@@ -1,0 +1,291 @@
+"""Track tables: from the track of a volume to the physical track, shared between volumes page by page.
+
+A volume is an array of page numbers. A point-in-time copy copies that array and counts one more owner for
+each page: no entry is touched and no data moves. From then on two rules keep the volumes apart (P5.3):
+
+- changing a *shared page* copies the page first, and each track it points at is counted once more;
+- changing a *shared track* redirects to a fresh one. Only a track owned alone, in a page owned alone, is
+  overwritten in place.
+
+A track's count is therefore the number of live pages that hold it (plus one while it is staged), a page's
+count the number of volumes that point at it.
+
+During recovery the counts of tracks are not kept (`accounting` is False): the log is replayed in big batches
+that a count per step would break up, and one pass over all pages at the end is faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isochrone.store.allocator import Allocator, TrackNumbers
+from isochrone.store.arena import PAGE_ENTRY_COUNT, PAGE_MASK, PAGE_SHIFT, Arena
+
+_REBUILD_PAGE_COUNT: Final = 1024
+_RUN_ENTRY_COUNT: Final = 1 << 16
+_NO_PAGES: Final[NDArray[np.uint32]] = np.zeros(0, np.uint32)
+
+
+@dataclass(slots=True, eq=False)
+class VolumeTable:
+    """One volume's table.
+
+    Attributes:
+        number: never used again for another volume of the pool.
+        size_bytes: a multiple of the track size.
+        track_count: tracks of the volume.
+        pages: page number per 1,024 tracks, shape (ceil(track_count / 1024),), uint32; 0 is the null page.
+        pages_view: the same memory for scalar access.
+        mapped_track_count: entries that are not 0.
+    """
+
+    number: int
+    name: str
+    size_bytes: int
+    track_count: int
+    pages: NDArray[np.uint32] = field(default_factory=lambda: _NO_PAGES)
+    pages_view: memoryview = field(default_factory=lambda: _NO_PAGES.data)
+    mapped_track_count: int = 0
+
+    def set_pages(self, pages: NDArray[np.uint32]) -> None:
+        """Take another array of pages."""
+        self.pages = pages
+        self.pages_view = pages.data
+
+
+def page_count_for(track_count: int) -> int:
+    """Return how many pages cover `track_count` tracks."""
+    return (track_count + PAGE_MASK) >> PAGE_SHIFT
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """What `assign` did: entries that won, lost to a later one of the same call, and tracks freed by it."""
+
+    linked: int
+    superseded: int
+    freed: int
+
+
+class TrackTables:
+    """All tables over one arena and one allocator. Callers have checked ranges and reserved pages."""
+
+    def __init__(self, arena: Arena, allocator: Allocator) -> None:
+        self.arena = arena
+        self.allocator = allocator
+        self.accounting = True
+
+    def lookup(self, table: VolumeTable, first: int, count: int) -> TrackNumbers:
+        """Return a copy of the entries of tracks `first` to `first + count - 1`."""
+        page_first = first >> PAGE_SHIFT
+        page_last = (first + count - 1) >> PAGE_SHIFT
+        start = first & PAGE_MASK
+        if page_first == page_last:
+            return self.arena.page(table.pages_view[page_first])[start : start + count].copy()
+        return self.arena.pages(table.pages[page_first : page_last + 1]).ravel()[start : start + count]
+
+    def owned(self, table: VolumeTable, first: int, entries: TrackNumbers) -> NDArray[np.bool_]:
+        """Return which of `entries`, looked up from track `first` on, may be overwritten in place."""
+        owned: NDArray[np.bool_] = (self.allocator.counts[entries] == 1) & (entries != 0)
+        page_indexes = np.arange(first, first + len(entries)) >> PAGE_SHIFT
+        owned &= self.arena.counts[table.pages[page_indexes]] == 1
+        return owned
+
+    def pages_to_own(self, table: VolumeTable, tracks: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Return the distinct page indexes of `tracks` that must be created or copied before an entry is set."""
+        page_indexes = tracks >> PAGE_SHIFT
+        wanting = self.arena.counts[table.pages[page_indexes]] != 1
+        return np.unique(page_indexes[wanting]) if wanting.any() else page_indexes[:0]
+
+    def count_pages_to_own(self, table: VolumeTable, first: int, end: int, *, creating: bool) -> int:
+        """Return how many pages under tracks `first` to `end - 1` are shared, or also null when `creating`."""
+        pages = table.pages[first >> PAGE_SHIFT : page_count_for(end)]
+        counts = self.arena.counts[pages]
+        return int(np.count_nonzero(counts != 1 if creating else counts > 1))
+
+    def mapped_runs(self, table: VolumeTable, first: int, end: int) -> Iterator[tuple[int, bool]]:
+        """Yield (first track, mapped) of alternating runs that cover tracks `first` to `end - 1`."""
+        page_first = first >> PAGE_SHIFT
+        present = table.pages[page_first : page_count_for(end)] != 0
+        starts = [0, *(np.flatnonzero(np.diff(present)) + 1).tolist()]
+        state: bool | None = None
+        for start, stop in zip(starts, [*starts[1:], len(present)], strict=True):
+            low = max(first, (page_first + start) << PAGE_SHIFT)
+            high = min(end, (page_first + stop) << PAGE_SHIFT)
+            for at, mapped in self._runs_between(table, low, high) if present[start] else ((low, False),):
+                if mapped != state:
+                    yield at, mapped
+                    state = mapped
+
+    def _runs_between(self, table: VolumeTable, low: int, high: int) -> Iterator[tuple[int, bool]]:
+        """Yield (first track, mapped) of runs over pages that exist, a bounded number of entries at a time."""
+        for start in range(low, high, _RUN_ENTRY_COUNT):
+            mapped = self.lookup(table, start, min(_RUN_ENTRY_COUNT, high - start)) != 0
+            for index in [0, *(np.flatnonzero(np.diff(mapped)) + 1).tolist()]:
+                yield start + index, bool(mapped[index])
+
+    def assign(self, table: VolumeTable, tracks: NDArray[np.integer], physicals: TrackNumbers) -> Assigned:
+        """Set the entries of `tracks` (shape (n,)) to `physicals`, each of which counts one reference
+        already.
+
+        A track may appear more than once: the last one wins. A physical track that is not 0 appears once.
+            What entries
+        held before, and what lost, is dropped. Tracks that 0 is assigned to never create a page.
+        """
+        if not len(tracks):
+            return Assigned(0, 0, 0)
+        page_indexes = tracks >> PAGE_SHIFT
+        pages = table.pages[page_indexes]
+        is_data = physicals != 0
+        wanting = (self.arena.counts[pages] != 1) & (is_data | (pages != 0))
+        if wanting.any():
+            for page_index in np.unique(page_indexes[wanting]).tolist():
+                self.own_page(table, page_index)
+            pages = table.pages[page_indexes]
+        index = (pages.astype(np.intp) << PAGE_SHIFT) | (tracks & PAGE_MASK).astype(np.intp)
+        entries = self.arena.entries
+        before = entries[index]
+        entries[index] = physicals  # numpy assigns in order: the last of several wins
+        self.arena.dirty[pages] = 1
+        self.arena.dirty[0] = 0
+        if not self.accounting:
+            return Assigned(len(tracks), 0, 0)
+        return self._account(table, index, before, entries[index], physicals, is_data)
+
+    def _account(
+        self,
+        table: VolumeTable,
+        index: NDArray[np.intp],
+        before: TrackNumbers,
+        after: TrackNumbers,
+        physicals: TrackNumbers,
+        is_data: NDArray[np.bool_],
+    ) -> Assigned:
+        """Count references and mapped tracks after entries at `index` went from `before` to `after`."""
+        won = after == physicals
+        replaced = before[won & is_data]
+        table.mapped_track_count += int(np.count_nonzero(won & is_data)) - int(np.count_nonzero(replaced))
+        freed = self.drop(replaced[replaced != 0])
+        lost = physicals[~won]
+        freed += self.drop(lost[lost != 0])
+        zeroed = ~is_data & won & (before != 0)
+        if zeroed.any():
+            _, distinct = np.unique(index[zeroed], return_index=True)
+            unmapped = before[zeroed][distinct]
+            table.mapped_track_count -= len(unmapped)
+            freed += self.drop(unmapped)
+        return Assigned(int(np.count_nonzero(won)), len(lost), freed)
+
+    def own_page(self, table: VolumeTable, page_index: int) -> int:
+        """Return the page at `page_index`, created or copied first if it is null or shared."""
+        old = table.pages_view[page_index]
+        if old and self.arena.counts[old] == 1:
+            return old
+        new = self.arena.create()
+        if old:
+            entries = self.arena.page(old)
+            self.arena.page(new)[:] = entries
+            self.arena.drop(old)
+            if self.accounting:
+                self.allocator.share(entries[entries != 0])
+        table.pages[page_index] = new
+        return new
+
+    def clear(self, table: VolumeTable, first: int, count: int) -> None:
+        """Unmap tracks `first` to `first + count - 1`; pages that become empty are given back."""
+        if not count:
+            return
+        end = first + count
+        page_first = first >> PAGE_SHIFT
+        page_end = page_count_for(end)
+        for page_index in (np.flatnonzero(table.pages[page_first:page_end]) + page_first).tolist():
+            start = max(first - (page_index << PAGE_SHIFT), 0)
+            stop = min(end - (page_index << PAGE_SHIFT), PAGE_ENTRY_COUNT)
+            if stop - start == PAGE_ENTRY_COUNT:
+                self._drop_page(table, page_index)
+            else:
+                self._clear_part(table, page_index, start, stop)
+
+    def _clear_part(self, table: VolumeTable, page_index: int, start: int, stop: int) -> None:
+        entries = self.arena.page(table.pages_view[page_index])[start:stop]
+        if not entries.any():
+            return
+        number = self.own_page(table, page_index)
+        page = self.arena.page(number)
+        gone = page[start:stop][page[start:stop] != 0]
+        page[start:stop] = 0
+        self.arena.dirty[number] = 1
+        table.mapped_track_count -= len(gone)
+        self.drop(gone)
+        if not page.any():
+            self.arena.drop(number)
+            table.pages[page_index] = 0
+
+    def _drop_page(self, table: VolumeTable, page_index: int) -> None:
+        number = table.pages_view[page_index]
+        table.pages[page_index] = 0
+        entries = self.arena.page(number)
+        gone = entries[entries != 0]
+        table.mapped_track_count -= len(gone)
+        if self.arena.drop(number):
+            self.drop(gone)
+
+    def drop(self, tracks: TrackNumbers) -> int:
+        """Count one reference less to each of `tracks` (distinct); return how many nothing refers to any
+        more.
+        """
+        if not self.accounting or not len(tracks):
+            return 0
+        return self.allocator.drop(tracks)
+
+    def resize(self, table: VolumeTable, size_bytes: int, track_count: int) -> None:
+        """Give the table another size; what lies beyond it is unmapped."""
+        if track_count < table.track_count:
+            self.clear(table, track_count, table.track_count - track_count)
+        pages = np.zeros(page_count_for(track_count), np.uint32)
+        kept = min(len(pages), len(table.pages))
+        pages[:kept] = table.pages[:kept]
+        table.set_pages(pages)
+        table.size_bytes = size_bytes
+        table.track_count = track_count
+
+    def share(self, source: VolumeTable, target: VolumeTable) -> None:
+        """Make the empty `target` a copy of `source` at this moment."""
+        target.set_pages(source.pages.copy())
+        target.mapped_track_count = source.mapped_track_count
+        self.arena.counts[source.pages[source.pages != 0]] += 1
+
+    def rebuild(self, tables: list[VolumeTable], staged: list[TrackNumbers]) -> None:
+        """Count all references anew from live pages, `tables` and `staged` tracks; give back empty pages."""
+        for table in tables:
+            used = np.flatnonzero(table.pages)
+            mapped = 0
+            for start in range(0, len(used), _REBUILD_PAGE_COUNT):
+                indexes = used[start : start + _REBUILD_PAGE_COUNT]
+                mapped_of_page = np.count_nonzero(self.arena.pages(table.pages[indexes]), axis=1)
+                mapped += int(mapped_of_page.sum())
+                for page_index in indexes[mapped_of_page == 0].tolist():
+                    self.arena.drop(table.pages_view[page_index])
+                    table.pages[page_index] = 0
+            table.mapped_track_count = mapped
+        self.allocator.counts[:] = self.count_references(staged)
+        self.allocator.rebuild()
+        self.accounting = True
+
+    def count_references(self, staged: list[TrackNumbers]) -> NDArray[np.uint16]:
+        """Return how many live pages and `staged` arrays hold each track: shape (track_count + 1,)."""
+        counts = np.zeros(self.allocator.track_count + 1, np.uint16)
+        live = np.flatnonzero(self.arena.live())
+        one = np.uint16(1)
+        for start in range(0, len(live), _REBUILD_PAGE_COUNT):
+            entries = self.arena.pages(live[start : start + _REBUILD_PAGE_COUNT]).ravel()
+            np.add.at(counts, entries, one)
+        for tracks in staged:
+            np.add.at(counts, tracks, one)
+        counts[0] = 0
+        return counts

@@ -1,0 +1,115 @@
+"""Proof that a state agrees with itself: everything that is kept by adding up is computed anew and compared."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isochrone.store.state import PoolState
+from isochrone.store.tables import VolumeTable, page_count_for
+
+_NAMED_MAX = 5
+"""Numbers named in one finding."""
+
+
+def verify_state(state: PoolState) -> list[str]:
+    """Return what contradicts itself in `state`; empty when all agrees (P5.2, P10.4)."""
+    findings = [finding for table in state.volumes.values() for finding in _volume_findings(state, table)]
+    findings += _page_findings(state)
+    findings += _track_findings(state)
+    findings += _staging_findings(state)
+    return findings
+
+
+def _volume_findings(state: PoolState, table: VolumeTable) -> list[str]:
+    findings = []
+    what = f"volume {table.name} ({table.number})"
+    if table.track_count * state.track_size_bytes != table.size_bytes:
+        findings.append(f"{what}: {table.track_count} tracks do not make {table.size_bytes} bytes")
+    if len(table.pages) != page_count_for(table.track_count):
+        findings.append(f"{what}: {len(table.pages)} pages for {table.track_count} tracks")
+        return findings
+    used = table.pages[table.pages != 0]
+    if len(np.unique(used)) != len(used):
+        findings.append(f"{what}: points at a page twice")
+    if len(used) and int(used.max()) >= state.arena.top:
+        findings.append(f"{what}: points at a page that does not exist")
+        return findings
+    entries = state.arena.pages(table.pages[np.flatnonzero(table.pages)]).ravel()
+    mapped = entries[entries != 0]
+    if len(mapped) != table.mapped_track_count:
+        findings.append(f"{what}: {len(mapped)} tracks are mapped, {table.mapped_track_count} counted")
+    ordered = np.sort(mapped)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(twice):
+        findings.append(f"{what}: maps two tracks to the same physical track {_named(twice)}")
+    tail = table.track_count % 1024
+    if tail and table.pages[-1] and state.arena.page(int(table.pages[-1]))[tail:].any():
+        findings.append(f"{what}: has entries beyond its last track")
+    return findings
+
+
+def _page_findings(state: PoolState) -> list[str]:
+    arena = state.arena
+    counts = np.zeros(arena.capacity, np.uint16)
+    for table in state.volumes.values():
+        np.add.at(counts, table.pages[table.pages < arena.capacity], np.uint16(1))
+    counts[0] = 0
+    findings = []
+    wrong = np.flatnonzero(counts != arena.counts)
+    if len(wrong):
+        findings.append(f"reference counts of pages {_named(wrong)} do not match the volumes")
+    if arena.live_count != np.count_nonzero(arena.counts):
+        findings.append(f"{np.count_nonzero(arena.counts)} pages are live, {arena.live_count} counted")
+    if arena.page(0).any():
+        findings.append("the null page has entries")
+    return findings
+
+
+def _track_findings(state: PoolState) -> list[str]:
+    allocator = state.allocator
+    findings = []
+    counts = state.tables.count_references(state.staged_tracks())
+    wrong = np.flatnonzero(counts != allocator.counts)
+    if len(wrong):
+        findings.append(f"reference counts of tracks {_named(wrong)} do not match tables and staged entries")
+    free = allocator.free_map()
+    both = np.flatnonzero(free & (counts != 0))
+    if len(both):
+        findings.append(f"tracks {_named(both)} are free and referred to")
+    if int(np.count_nonzero(free)) != allocator.free_count:
+        findings.append(f"{np.count_nonzero(free)} tracks are free, {allocator.free_count} counted")
+    linked = int(np.count_nonzero(counts))
+    if linked + allocator.free_count + allocator.pending_count != allocator.track_count:
+        findings.append(
+            f"{linked} linked, {allocator.free_count} free and {allocator.pending_count} pending tracks do not make "
+            f"{allocator.track_count}"
+        )
+    pending = allocator.pending_tracks()
+    if free[pending].any() or counts[pending].any():
+        findings.append("pending tracks are free or referred to")
+    return findings
+
+
+def _staging_findings(state: PoolState) -> list[str]:
+    findings = []
+    for number, session in state.sessions.items():
+        entry_count = track_count = 0
+        for source, stage in session.sources.items():
+            for chunk in stage.chunks:
+                entry_count += chunk.entry_count
+                track_count += len(chunk.physicals)
+                if int(chunk.records["time_ns"][-1]) > stage.through_ns:
+                    findings.append(
+                        f"session {number}, source {source}: a record is later than what is staged"
+                    )
+        if (entry_count, track_count) != (session.entry_count, session.track_count):
+            findings.append(
+                f"session {number}: {entry_count} entries are staged, {session.entry_count} counted"
+            )
+    return findings
+
+
+def _named(numbers: NDArray[np.integer]) -> str:
+    named = ", ".join(map(str, numbers[:_NAMED_MAX].tolist()))
+    return named if len(numbers) <= _NAMED_MAX else f"{named} and {len(numbers) - _NAMED_MAX} more"
