@@ -227,6 +227,12 @@ def test_unknown_types_and_flags_are_refused(type_number: int, coding: int) -> N
         list(greeted().feed(fields + pack("<Q", xxhash.xxh3_64_intdigest(fields))))
 
 
+def test_reserved_bytes_are_zero() -> None:
+    fields = b"ISOF" + pack("<HBBIIIIQQQ", 1, MessageType.FORGET, 0, 2, 0, 0, 1, 0, 0, 0)
+    with pytest.raises(ProtocolError, match="reserved"):
+        list(greeted().feed(fields + pack("<Q", xxhash.xxh3_64_intdigest(fields))))
+
+
 @pytest.mark.parametrize(
     "body",
     [

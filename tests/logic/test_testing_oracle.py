@@ -309,6 +309,13 @@ def test_what_a_power_loss_took_back_is_right_from_then_on(story: Story) -> None
     refused(lambda: story.oracle.check_restart(before, power_lost=True), "observation")
 
 
+def test_what_survived_one_power_loss_survives_the_next(story: Story) -> None:
+    kept = story.image()
+    story.history.settle(kept, 75, power_lost=True)
+    story.oracle.check_restart(kept, power_lost=True)
+    refused(lambda: story.oracle.check_restart(story.image(50), power_lost=True), "b/log track 0")
+
+
 def test_a_refused_write_must_not_appear(story: Story) -> None:
     write = story.history.issue(DATA, 5)
     story.history.refuse(write)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 import uvloop
 
 from isochrone.link import connection as connection_module
-from isochrone.link import endpoint
+from isochrone.link import endpoint, unix_socket
 from isochrone.link.address import Address, TcpAddress, UnixAddress
 from isochrone.link.codec import STAGING_BYTES, Encoder
 from isochrone.link.connection import (
@@ -525,6 +527,26 @@ def test_of_many_that_start_at_once_one_gets_the_socket(run: Run, tmp_path: Path
         assert len(winners) == 1
         assert sum(isinstance(outcome, BusyError) for outcome in outcomes) == 7
         winners[0].close()
+
+    run(scenario)
+
+
+def test_a_process_that_is_taking_a_socket_keeps_others_out(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = UnixAddress(str(tmp_path / "link.sock"))
+
+    async def scenario() -> None:
+        monkeypatch.setattr(unix_socket, "FOLDER_LOCK_TIMEOUT_S", 0.05)
+        folder = os.open(tmp_path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            with pytest.raises(BusyError, match="holds a lock on the folder"):
+                await serve_ends(address)
+        finally:
+            os.close(folder)
+        listener, _ = await serve_ends(address)
+        listener.close()
 
     run(scenario)
 

@@ -163,7 +163,7 @@ class Oracle:
                 floor = self._newest(
                     place, lambda write: write.durable if power_lost else write.acknowledged_at is not None
                 )
-                allowed = self._tokens_from(place, floor) if power_lost else {_token(floor, place)}
+                allowed = self._tokens_from(place, floor)
                 allowed |= {write.token_at(place) for write in self._writes_at(place) if write.open}
                 if self.history.token_of(content) not in allowed:
                     must = f"{floor} or later" if floor else "zeros or any write"
