@@ -47,7 +47,7 @@ FINISH_SECONDS_MAX: Final = 10.0
 LARGE_BUFFER_SECONDS: Final = 1.0
 """A grown receive buffer is given back when no large request came for this long."""
 
-_log = structlog.get_logger("isochrone.nbd")
+_log = structlog.get_logger(__name__)
 
 
 class ConnectionOwner(Protocol):

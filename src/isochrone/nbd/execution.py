@@ -17,7 +17,7 @@ from isochrone.nbd import replies
 from isochrone.nbd.constants import Command
 from isochrone.nbd.errors import errno_of, is_expected
 from isochrone.nbd.export import Export
-from isochrone.nbd.requests import HEAD_READ, HEAD_WRITE, Batch, RequestTuple
+from isochrone.nbd.requests import HEAD_READ, HEAD_WRITE, Batch, Refusal, RequestTuple
 
 ZERO_SLICE_BYTES: Final = 32 << 20
 """Longer ranges are zeroed in slices of this size, so that one request does not keep all others waiting."""
@@ -25,7 +25,7 @@ ZERO_SLICE_BYTES: Final = 32 << 20
 FAILURES_LOGGED_MAX: Final = 16
 """Refused or failed requests of one connection that are logged; all are counted."""
 
-_log = structlog.get_logger("isochrone.nbd")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -105,10 +105,7 @@ class Executor:
             except Exception as error:
                 parts(self.failure(cookie, error))
         for head, cookie, refusal in batch.refusals:
-            self._count_failure(
-                "request refused", refusal.reason, command=head & 0xFFFF, errno=refusal.errno.name
-            )
-            parts(replies.error_reply(cookie, refusal.errno, refusal.reason, structured=self._structured))
+            parts(self._refuse(cookie, head, refusal))
         counters = self.counters
         counters.reads += read_count
         counters.read_bytes += read_bytes
@@ -185,16 +182,34 @@ class Executor:
     def failure(self, cookie: bytes, error: Exception) -> bytes:
         """Return the reply for a request on which the export raised `error`."""
         errno = errno_of(error)
-        self._count_failure(
-            "request failed", str(error), errno=errno.name, exc_info=None if is_expected(error) else error
-        )
+        if self._may_log():
+            _log.warning(
+                "request failed",
+                peer=self._peer,
+                export=self._export.name,
+                errno=errno.name,
+                reason=str(error),
+                exc_info=None if is_expected(error) else error,
+            )
         return replies.error_reply(cookie, errno, str(error), structured=self._structured)
 
     def failures(self, cookies: Iterable[bytes], error: Exception) -> list[bytes]:
         """Return `failure` for each of `cookies`."""
         return [self.failure(cookie, error) for cookie in cookies]
 
-    def _count_failure(self, event: str, reason: str, **fields: object) -> None:
+    def _refuse(self, cookie: bytes, head: int, refusal: Refusal) -> bytes:
+        """Return the reply to a request that is not in order: the client's affair, so it is told and no one warned."""
+        if self._may_log():
+            _log.info(
+                "request refused",
+                peer=self._peer,
+                export=self._export.name,
+                command=head & 0xFFFF,
+                errno=refusal.errno.name,
+                reason=refusal.reason,
+            )
+        return replies.error_reply(cookie, refusal.errno, refusal.reason, structured=self._structured)
+
+    def _may_log(self) -> bool:
         self.counters.failures += 1
-        if self.counters.failures <= FAILURES_LOGGED_MAX:
-            _log.warning(event, peer=self._peer, export=self._export.name, reason=reason, **fields)
+        return self.counters.failures <= FAILURES_LOGGED_MAX

@@ -16,7 +16,7 @@ HANDSHAKE_SECONDS_MAX: Final = 10.0
 
 _BUFFER_BYTES: Final = 4096
 
-_log = structlog.get_logger("isochrone.nbd")
+_log = structlog.get_logger(__name__)
 
 
 class NegotiationOwner(ConnectionOwner, Protocol):

@@ -28,6 +28,9 @@ LISTEN_BACKLOG: Final = 128
 MEMORY_HOLD_SECONDS_MAX: Final = 10.0
 """While others wait for memory, a client may keep some for one unfinished large request this long."""
 
+CUT_SECONDS_MAX: Final = 1.0
+"""A connection that is cut ends within this, unless a flush of its volume is still running."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
@@ -65,7 +68,7 @@ class ConnectionReport:
     counters: ConnectionCounters
 
 
-_log = structlog.get_logger("isochrone.nbd")
+_log = structlog.get_logger(__name__)
 
 
 class NbdServer:
@@ -189,18 +192,22 @@ class NbdServer:
 
 
 async def _end(connections: list[Connection], deadline_s: float) -> None:
-    """Finish `connections`; those that have not ended after `deadline_s` are cut, and waited for."""
+    """Finish `connections`; those that have not ended after `deadline_s` are cut."""
     for connection in connections:
         connection.finish()
-    waits = [asyncio.ensure_future(connection.wait_ended()) for connection in connections]
-    if not waits:
-        return
-    _, late = await asyncio.wait(waits, timeout=deadline_s)
-    for wait in late:
-        wait.cancel()
-    for connection in connections:
-        if not connection.has_ended:
-            connection.abort()
+    await _wait_ended(connections, deadline_s)
+    late = [connection for connection in connections if not connection.has_ended]
+    for connection in late:
+        connection.abort()
+    await _wait_ended(late, CUT_SECONDS_MAX)
+
+
+async def _wait_ended(connections: list[Connection], deadline_s: float) -> None:
+    waits = [asyncio.create_task(connection.wait_ended()) for connection in connections]
+    if waits:
+        _, late = await asyncio.wait(waits, timeout=deadline_s)
+        for wait in late:
+            wait.cancel()
 
 
 def _remove_dead_socket(path: Path) -> None:
