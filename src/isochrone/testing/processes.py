@@ -26,6 +26,7 @@ from isochrone.model.errors import IsochroneError
 READY_S_MAX: Final = 30.0
 STOP_S_MAX: Final = 15.0
 COMMAND_S_MAX: Final = 120.0
+API_S_MAX: Final = 10.0
 POLL_S: Final = 0.02
 """Pause between two looks at a condition."""
 
@@ -157,12 +158,15 @@ class ControllerProcess:
 
     def get(self, path: str) -> Any:
         """Return the JSON that the API answers to GET `path`, as in `/v1/status`."""
-        if self._http is None:
-            transport = httpx.HTTPTransport(uds=self.api_address.removeprefix("unix:"))
-            self._http = httpx.Client(transport=transport, base_url="http://controller", timeout=10)
-        response = self._http.get(path)
-        response.raise_for_status()
-        return response.json()
+        return self._request("GET", path)
+
+    def create_volume(self, name: str, size_bytes: int) -> None:
+        """Create a volume through the API: a command would cost a process each."""
+        self._request("POST", "/v1/volumes", {"name": name, "size_bytes": size_bytes})
+
+    def delete_volume(self, name: str) -> None:
+        """Delete a volume through the API."""
+        self._request("DELETE", f"/v1/volumes/{name}")
 
     def command(self, *words: str) -> str:
         """Run `isochrone words...` with this controller; return its output, ProcessError when it fails."""
@@ -190,6 +194,15 @@ class ControllerProcess:
     def tail(self, line_count: int = 30) -> str:
         """Return the end of the log, for a message."""
         return "\n".join([f"--- log of {self.name}:", *self.log_lines()[-line_count:]])
+
+    def _request(self, method: str, path: str, body: object = None) -> Any:
+        if self._http is None:
+            transport = httpx.HTTPTransport(uds=self.api_address.removeprefix("unix:"))
+            self._http = httpx.Client(transport=transport, base_url="http://controller", timeout=API_S_MAX)
+        response = self._http.request(method, path, json=body)
+        if response.is_error:
+            raise ProcessError(f"{method} {path} at {self.name}: {response.status_code} {response.text}")
+        return response.json() if response.content else None
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
