@@ -307,10 +307,15 @@ class Volume:
 
     def _write_tracks(self, first: int, count: int, data: Buffer) -> tuple[int, int, Buffer]:
         """Write whole tracks, of any state."""
-        if count <= _LIST_COUNT_MAX:
-            physical = self._owned_run(first, count)
+        page = self._pages[first >> PAGE_SHIFT]
+        start = first & PAGE_MASK
+        if start + count <= PAGE_ENTRY_COUNT and self._arena.counts_view[page] == 1:
+            index = (page << PAGE_SHIFT) + start
+            physical = self._owned_run(index, count) if count <= _LIST_COUNT_MAX else 0
             if physical:
                 self._pwrite(data, physical - 1 << self._shift)
+                return first, count, data
+            if self._write_unmapped(first, index, count, data):
                 return first, count, data
         entries = self._tables.lookup(self._table, first, count)
         is_fresh = ~self._tables.owned(self._table, first, entries)
@@ -326,18 +331,44 @@ class Volume:
             self._link(tracks, entries[is_fresh])
         return first, count, data
 
-    def _owned_run(self, first: int, count: int) -> int:
-        """Return the physical track of `first` if all `count` tracks are owned and lie in a row, else 0."""
-        page = self._pages[first >> PAGE_SHIFT]
-        start = first & PAGE_MASK
-        if start + count > PAGE_ENTRY_COUNT or self._arena.counts_view[page] != 1:
-            return 0
-        index = (page << PAGE_SHIFT) + start
+    def _owned_run(self, index: int, count: int) -> int:
+        """Return the first physical track of `count` entries of an owned page if they are owned and lie in a
+        row.
+
+        0 when they do not.
+        """
         entries = self._arena.view[index : index + count].tolist()
         physical: int = entries[0]
         if not physical or entries != list(range(physical, physical + count)):
             return 0
         return physical if self._counts[physical : physical + count].tobytes() == _ONES[: 2 * count] else 0
+
+    def _write_unmapped(self, first: int, index: int, count: int, data: Buffer) -> bool:
+        """Write `count` tracks whose entries, from `index` on in an owned page, are all unmapped; False if
+        not.
+        """
+        if self._arena.entries[index : index + count].any():
+            return False
+        self._parts.reserve(count, 0)
+        fresh = self._allocator.take(count)
+        physical = int(fresh[0])
+        in_a_row = count == 1 or bool((fresh[1:] - fresh[:-1] == 1).all())
+        try:
+            if in_a_row:
+                self._pwrite(data, physical - 1 << self._shift)
+            else:
+                self._write_runs(fresh, memoryview(data))
+        except BaseException:
+            self._allocator.give_back(fresh)
+            raise
+        self._arena.entries[index : index + count] = fresh
+        self._arena.dirty_view[index >> PAGE_SHIFT] = 1
+        self._table.mapped_track_count += count
+        if in_a_row:
+            self._add_map(_PACK(self.number, first, physical, count))
+        else:
+            self._add_map(map_entries(self.number, np.arange(first, first + count), fresh))
+        return True
 
     def _take(self, tracks: NDArray[np.intp]) -> TrackNumbers:
         """Return fresh tracks for `tracks`, with room for the pages that linking them creates."""
