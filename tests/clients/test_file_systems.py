@@ -63,8 +63,8 @@ def test_files_synced_before_the_recovered_time_are_intact_on_a_clean_file_syste
 ) -> None:
     require_block_devices()
     site.expect_log("link")  # the mover says that its primary is gone
-    east, west = site.controller("east"), site.controller("west")
-    east.command("volume", "create", "files", "400MiB")
+    east, west = site.controllers("east", "west")
+    east.create_volume("files", 400 << 20)
     place = site.folder / "mount"
     with block_device(east.uri("files"), site.folder / "fuse-east") as device:
         run(*FORMAT[kind], device)

@@ -30,7 +30,7 @@ def running() -> Iterator[ControllerProcess]:
 def controller(running: ControllerProcess) -> Iterator[ControllerProcess]:
     yield running
     for volume in running.get("/v1/volumes"):
-        running.delete_volume(volume["name"])
+        running.delete(f"/v1/volumes/{volume['name']}")
 
 
 @pytest.fixture

@@ -24,9 +24,10 @@ pytestmark = pytest.mark.postgres
 
 ROUNDS = 5
 WRITERS = 2
-VOLUME_SIZE = "192MiB"
+VOLUME_SIZE_BYTES = 192 << 20
 COMMITS_MAX = 300
 LOAD_S_MAX = 60.0
+FENCE_S_MAX = 30.0
 TABLES = """
     CREATE EXTENSION amcheck;
     CREATE TABLE commits (writer int, number int, PRIMARY KEY (writer, number));
@@ -74,10 +75,10 @@ def test_every_commit_acknowledged_up_to_the_recovered_time_survives_the_loss_of
     require_block_devices()
     site.expect_log("link")  # the mover says that its primaries are gone
     moments = random.Random(seed)
-    east = (site.controller("east-1"), site.controller("east-2"))
-    west = site.controller("west")
-    for controller, volume in zip(east, ("data", "wal"), strict=True):
-        controller.command("volume", "create", volume, VOLUME_SIZE)
+    first, second, west = site.controllers("east-1", "east-2", "west")
+    east = (first, second)
+    first.create_volume("data", VOLUME_SIZE_BYTES)
+    second.create_volume("wal", VOLUME_SIZE_BYTES)
     places = Places(site)
     writers = [CommitLog(places.cluster, number, site.host_time().now_ns) for number in range(WRITERS)]
     _create_database(places, east)
@@ -86,13 +87,12 @@ def test_every_commit_acknowledged_up_to_the_recovered_time_survives_the_loss_of
         replica = _lose_site(places, east, west, writers, session, moments.randint(0, COMMITS_MAX))
         recovered_ns = replica.recover()
         _check_database(places, (west, west), writers, recovered_ns)
-        west.command("session", "delete", session, "--yes")
-        for volume in ("data", "wal"):
-            west.command("volume", "delete", volume, "--yes")
         for controller in east:
-            controller.start()
-            controller.command("session", "delete", session, "--yes")
+            controller.launch()
+        for controller in east:
+            controller.wait_ready()
         highest = _check_database(places, east, writers, through_ns=1 << 62)
+        _end_session(east, west, session)
         for writer in writers:
             writer.next_number = highest[writer.writer] + 1
 
@@ -134,6 +134,21 @@ def _lose_site(
             for writer in writers:
                 writer.finish()
     return replica
+
+
+def _end_session(
+    east: tuple[ControllerProcess, ControllerProcess], west: ControllerProcess, session: str
+) -> None:
+    """See that the session has ended at the controllers that came back too, and delete it everywhere."""
+    wait_until(lambda: _capture_states(east) == ["ENDED", "ENDED"], "east is fenced", deadline_s=FENCE_S_MAX)
+    for controller in (west, *east):
+        controller.delete(f"/v1/sessions/{session}")
+    for volume in ("data", "wal"):
+        west.delete(f"/v1/volumes/{volume}")
+
+
+def _capture_states(controllers: tuple[ControllerProcess, ControllerProcess]) -> list[str]:
+    return [capture["state"] for controller in controllers for capture in controller.get("/v1/captures")]
 
 
 def _check_database(

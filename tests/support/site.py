@@ -31,18 +31,20 @@ class Site:
         self._controllers: list[ControllerProcess] = []
         self._expected: list[str] = []
 
+    def controllers(self, *names: str) -> list[ControllerProcess]:
+        """Return running controllers that came up side by side."""
+        made = [self._make(name) for name in names]
+        for controller in made:
+            controller.launch()
+        for controller in made:
+            controller.wait_ready()
+        return made
+
     def controller(
         self, name: str, *, pool_size: str = "1GiB", settings: Settings | None = None
     ) -> ControllerProcess:
         """Return a running controller `name` with an empty pool."""
-        controller = ControllerProcess(
-            self.folder / name,
-            name,
-            runtime_dir=self.runtime_dir,
-            pool_size=pool_size,
-            settings=settings,
-        )
-        self._controllers.append(controller)
+        controller = self._make(name, pool_size=pool_size, settings=settings)
         controller.start()
         return controller
 
@@ -66,6 +68,19 @@ class Site:
         }
         said = "\n".join(f"{name}: {line}" for name, lines in bad.items() for line in lines[:20])
         assert not bad, f"log lines that the test did not expect:\n{said}"
+
+    def _make(
+        self, name: str, *, pool_size: str = "1GiB", settings: Settings | None = None
+    ) -> ControllerProcess:
+        controller = ControllerProcess(
+            self.folder / name,
+            name,
+            runtime_dir=self.runtime_dir,
+            pool_size=pool_size,
+            settings=settings,
+        )
+        self._controllers.append(controller)
+        return controller
 
 
 @contextlib.contextmanager
@@ -104,12 +119,18 @@ class Replica:
         """SIGKILL all primaries at once."""
         kill_together(self.primaries)
 
-    def recover(self) -> int:
-        """Recover the session at the secondary; return the recovered time, host time in ns."""
-        self.secondary.command("session", "recover", self.session, "--yes")
-        report = self.report()
-        assert report["state"] == "ENDED", report
-        recovered_ns = report["recovered"]["time_ns"]
+    def recover(self, *, drain: bool = False) -> int:
+        """Recover the session at the secondary; return the recovered time, host time in ns.
+
+        Args:
+            drain: a planned switchover: the primaries must be there.
+        """
+        path = f"/v1/sessions/{self.session}"
+        self.secondary.post(f"{path}/recover", {"drain": drain})
+        wait_until(
+            lambda: self.report()["state"] == "ENDED", "the session is ENDED", deadline_s=SESSION_S_MAX
+        )
+        recovered_ns = self.report()["recovered"]["time_ns"]
         assert isinstance(recovered_ns, int)
         return recovered_ns
 
@@ -121,16 +142,20 @@ def replicate(
     session: str,
     volumes: list[tuple[ControllerProcess, str]],
     secondary: ControllerProcess,
-    *options: str,
+    **settings: object,
 ) -> Replica:
-    """Create a session whose secondaries have their primaries' names; return when it is DUPLEX."""
+    """Create a session whose secondaries have their primaries' names; return when it is DUPLEX.
+
+    Args:
+        settings: of the session, as in the request that creates it.
+    """
     primaries = tuple({controller.name: controller for controller, _ in volumes}.values())
-    words = ["session", "create", session, *options]
-    for primary in primaries:
-        words += ["--primary", f"{primary.name}={primary.link_address}"]
-    for controller, volume in volumes:
-        words += ["--pair", f"{controller.name}:{volume}"]
-    secondary.command(*words)
+    pairs = [
+        {"primary": controller.name, "primary_volume": volume, "secondary_volume": volume}
+        for controller, volume in volumes
+    ]
+    addresses = [{"name": primary.name, "address": primary.link_address} for primary in primaries]
+    secondary.post("/v1/sessions", {"name": session, "primaries": addresses, "pairs": pairs, **settings})
     replica = Replica(session, primaries, secondary)
     replica.wait_duplex()
     return replica

@@ -160,13 +160,17 @@ class ControllerProcess:
         """Return the JSON that the API answers to GET `path`, as in `/v1/status`."""
         return self._request("GET", path)
 
-    def create_volume(self, name: str, size_bytes: int) -> None:
-        """Create a volume through the API: a command would cost a process each."""
-        self._request("POST", "/v1/volumes", {"name": name, "size_bytes": size_bytes})
+    def post(self, path: str, body: object) -> Any:
+        """Send `body` to `path` of the API and return the answer: a command would cost a process each time."""
+        return self._request("POST", path, body)
 
-    def delete_volume(self, name: str) -> None:
-        """Delete a volume through the API."""
-        self._request("DELETE", f"/v1/volumes/{name}")
+    def delete(self, path: str) -> None:
+        """Delete what is at `path` of the API."""
+        self._request("DELETE", path)
+
+    def create_volume(self, name: str, size_bytes: int) -> None:
+        """Create a volume through the API."""
+        self.post("/v1/volumes", {"name": name, "size_bytes": size_bytes})
 
     def command(self, *words: str) -> str:
         """Run `isochrone words...` with this controller; return its output, ProcessError when it fails."""
