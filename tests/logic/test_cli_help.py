@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -11,6 +11,7 @@ from isochrone.cli.exits import ExitCode
 from support.cli import CommandLine, every_command
 
 HELP_S_MAX = 0.3
+"""Processor time: other tests on the machine do not count."""
 HEAVY = {"asyncio", "fastapi", "httpx", "numpy", "pydantic", "rich", "uvicorn", "uvloop", "zstandard"}
 PROGRAM = [sys.executable, "-m", "isochrone"]
 
@@ -45,10 +46,11 @@ def test_help_imports_nothing_heavy(arguments: list[str], allowed: set[str]) -> 
 
 def test_help_answers_at_once() -> None:
     taken_s = []
-    for _ in range(5):
-        begun_s = time.perf_counter()
+    for _ in range(3):
+        before = os.times()
         subprocess.run([*PROGRAM, "--help"], capture_output=True, check=True, timeout=60)
-        taken_s.append(time.perf_counter() - begun_s)
+        after = os.times()
+        taken_s.append(sum(after[2:4]) - sum(before[2:4]))
     assert min(taken_s) < HELP_S_MAX
 
 

@@ -67,7 +67,7 @@ def isochrone(
 def main() -> NoReturn:
     """Run the program; it ends with one of the documented exit codes."""
     try:
-        app()
+        app(prog_name="isochrone")
     except IsochroneError as error:
         _fail(error.message, exit_code(error))
     except KeyboardInterrupt:

@@ -108,7 +108,7 @@ def remove(
     name: Name,
     volumes: Annotated[
         list[str],
-        typer.Argument(metavar="SECONDARY...", help="Secondary volumes of the pairs.", show_default=False),
+        typer.Argument(metavar="SECONDARY", help="Secondary volumes of the pairs.", show_default=False),
     ],
     controller: Controller = CONTROLLER_DEFAULT,
     json: Json = False,
