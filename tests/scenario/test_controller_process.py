@@ -28,7 +28,7 @@ def log_events(controller: ControllerProcess) -> list[str]:
 @pytest.fixture
 def controller(site: Site) -> ControllerProcess:
     controller = site.controller("a", pool_size="64MiB")
-    controller.command("volume", "create", "data", "16MiB")
+    controller.create_volume("data", 16 * MIB)
     return controller
 
 
