@@ -23,7 +23,7 @@ from isochrone.demo.tree import PackedTree, check_tree, pack_tree
 from isochrone.demo.view import LiveView
 from isochrone.demo.workload import ChainWriter
 from isochrone.model.errors import IsochroneError
-from isochrone.model.sizes import format_size
+from isochrone.model.sizes import format_size, parse_size
 from isochrone.nbd.client import NbdClient, connect
 from isochrone.testing.processes import ControllerProcess, ProcessError, kill_together
 
@@ -31,7 +31,8 @@ MIB: Final = 1 << 20
 SESSION: Final = "shop"
 LAYOUT: Final = ChainLayout(volume_count=2, slot_count=1000)
 TREE_BYTES_MAX: Final = 48 * MIB
-VOLUME_BYTES: Final = 64 * MIB
+VOLUME_SIZE: Final = "64MiB"
+VOLUME_BYTES: Final = parse_size(VOLUME_SIZE)
 POOL_SIZE: Final = "320MiB"
 PIECE_BYTES: Final = MIB
 """One NBD request of the bulk copies."""
@@ -83,7 +84,7 @@ def _tell(sites: Sites, console: Console, run_s: float) -> list[str]:
     for controller in (*sites.east, sites.west):
         controller.wait_ready()
     for controller, volume in sites.volumes:
-        _command(console, controller, "volume", "create", volume, str(VOLUME_BYTES))
+        _command(console, controller, "volume", "create", volume, VOLUME_SIZE)
 
     tree = pack_tree(Path(sysconfig.get_path("stdlib")), size_bytes_max=TREE_BYTES_MAX)
     _say(
