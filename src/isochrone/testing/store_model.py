@@ -35,11 +35,12 @@ class Cell:
 
     Attributes:
         versions: (sequence number of the write, track image), oldest first; the first is the last one known
-        to be
-            durable (or the cell's first); never empty.
+            to be durable (or the cell's first); never empty.
+        is_unseen: it was overwritten, then a crash took back its linking: any mixture may come to light.
     """
 
     versions: list[tuple[int, bytes]]
+    is_unseen: bool = False
 
     @property
     def image(self) -> bytes:
@@ -48,6 +49,8 @@ class Cell:
 
     def since(self, sequence: int) -> list[bytes]:
         """Return the content at `sequence` and every later one."""
+        if self.is_unseen:
+            return [image for _, image in self.versions]
         first = max((i for i, (at, _) in enumerate(self.versions) if at <= sequence), default=0)
         return [image for _, image in self.versions[first:]]
 
@@ -148,13 +151,8 @@ class StoreModel:
         self._push(volumes={**self.state.volumes, number: VolumeState(name, size_bytes)})
 
     def delete_volume(self, number: int) -> None:
-        """The volume, its tracks and what is staged for it are gone."""
-        volumes = {key: volume for key, volume in self.state.volumes.items() if key != number}
-        sessions = {
-            key: replace(session, staged=tuple(entry for entry in session.staged if entry.volume != number))
-            for key, session in self.state.sessions.items()
-        }
-        self._push(volumes=volumes, sessions=sessions)
+        """The volume and its tracks are gone; what is staged for it stays until a commit finds no volume."""
+        self._push(volumes={key: volume for key, volume in self.state.volumes.items() if key != number})
 
     def resize_volume(self, number: int, size_bytes: int) -> None:
         """Tracks beyond a smaller size are unmapped; what is cut from the last one reads as zeros later."""
@@ -221,12 +219,17 @@ class StoreModel:
         self._push(sessions={**self.state.sessions, session: after})
 
     def commit(self, session: int, through_ns: int) -> None:
-        """Link entries with time <= through_ns, in time order, the last one of a track winning."""
+        """Link entries with time <= through_ns in time order, the last one of a track winning.
+
+        Entries of volumes that are gone, or of tracks beyond a volume's end, are dropped.
+        """
         before = self.state.sessions[session]
         volumes = dict(self.state.volumes)
         linked = [entry for entry in before.staged if entry.time_ns <= through_ns]
         for entry in sorted(linked, key=lambda entry: entry.time_ns):
-            volume = volumes[entry.volume]
+            volume = volumes.get(entry.volume)
+            if volume is None or entry.track * self.track_size_bytes >= volume.size_bytes:
+                continue
             tracks = dict(volume.tracks)
             tracks.pop(entry.track, None)
             if entry.cell is not None:
@@ -278,6 +281,7 @@ class StoreModel:
         """The sync that was started last is complete: forget what it made impossible."""
         assert self._sync_sequence is not None
         self._durable_sequence = self._sync_sequence
+        self._logged_sequence = max(self._logged_sequence, self._durable_sequence)
         self._sync_sequence = None
         self._forget_before(self._durable_sequence)
 
@@ -287,6 +291,7 @@ class StoreModel:
         """Assert that the pool shows the newest state, byte for byte."""
         problem = self._mismatch(self.state, picture, self.sequence)
         assert problem is None, problem
+        self._settle(self.state, picture, only_unseen=True)
 
     def crashed_inside_operation(self) -> None:
         """The process died inside the newest operation: its in-place writes may be torn."""
@@ -294,7 +299,7 @@ class StoreModel:
 
     def reopened(self, picture: Picture, *, power_loss: bool) -> None:
         """Assert that the pool shows a state that the crash allows, and go on from that state."""
-        floor = self._durable_sequence if power_loss else min(self._logged_sequence, self.sequence)
+        floor = self._durable_sequence if power_loss else self._logged_sequence
         version_floor = self._durable_sequence if power_loss else self._torn_since
         if version_floor is None:
             version_floor = self.sequence
@@ -311,7 +316,7 @@ class StoreModel:
         )
 
     def _mismatch(self, state: State, picture: Picture, version_floor: int) -> str | None:
-        """Return how `picture` differs from `state`, any mixture of contents since `version_floor` allowed."""
+        """Return how `picture` differs from `state`, with any mixture of contents since `version_floor`."""
         expected = {
             number: (v.name, v.size_bytes, frozenset(v.tracks)) for number, v in state.volumes.items()
         }
@@ -319,7 +324,8 @@ class StoreModel:
         if shown != expected:
             return f"volumes are {shown}, not {expected}"
         if dict(picture.documents) != dict(state.documents):
-            return f"documents are {dict(picture.documents)}, not {dict(state.documents)}"
+            shown_documents, wanted = _outlines(picture.documents), _outlines(state.documents)
+            return f"documents are {shown_documents}, not {wanted}"
         for number, session in picture.sessions.items():
             want = state.sessions.get(number, StagingState())
             through_ns = {source: want.through_ns.get(source, 0) for source in session.through_ns}
@@ -337,7 +343,7 @@ class StoreModel:
         for track, cell in volume.tracks.items():
             shown = content[track * size : (track + 1) * size]
             rest[track * size : track * size + len(shown)] = bytes(len(shown))
-            if shown != cell.image[: len(shown)] and not _is_mixture(shown, cell.since(version_floor)):
+            if shown != cell.image and not _is_mixture(shown, cell.since(version_floor)):
                 outlines = f"{_outline(shown)}, last {_outline(cell.image)}"
                 return f"track {track} shows bytes it was never given: {outlines}"
         if any(rest):
@@ -350,21 +356,28 @@ class StoreModel:
         self.sequence += 1
         state = self.state
         self._history.append((self.sequence, state))
-        size = self.track_size_bytes
-        for number, volume in state.volumes.items():
-            for track, cell in volume.tracks.items():
-                shown = picture.volumes[number].content[track * size : (track + 1) * size]
-                image = shown + cell.image[len(shown) :]
-                if power_loss:
-                    cell.versions = [(self.sequence, image)]
-                elif image != cell.image:
-                    cell.versions.append((self.sequence, image))
+        self._settle(state, picture, only_unseen=not power_loss)
         if power_loss:
+            for entry in (entry for session in state.sessions.values() for entry in session.staged):
+                if entry.cell is not None and len(entry.cell.versions) > 1:
+                    entry.cell.is_unseen = True
             self._durable_sequence = self.sequence
             self._forget_before(self.sequence)
         self._logged_sequence = self.sequence
         self._sync_sequence = None
         self._torn_since = None
+
+    def _settle(self, state: State, picture: Picture, *, only_unseen: bool) -> None:
+        """Take what is shown as the content of mapped cells; if it was only seen, not lost, older ones stay."""
+        size = self.track_size_bytes
+        for number, volume in state.volumes.items():
+            for track, cell in volume.tracks.items():
+                shown = picture.volumes[number].content[track * size : (track + 1) * size]
+                if not only_unseen or cell.is_unseen:
+                    cell.versions = [(self.sequence, shown)]
+                    cell.is_unseen = False
+                elif shown != cell.image:
+                    cell.versions.append((self.sequence, shown))
 
     def _forget_before(self, sequence: int) -> None:
         first = max(i for i, (at, _) in enumerate(self._history) if at <= sequence)
@@ -417,11 +430,15 @@ def _is_mixture(shown: bytes, versions: Sequence[bytes]) -> bool:
     """Whether every sector of `shown` is that sector of some version."""
     return all(
         any(
-            version[at : at + SECTOR_SIZE_BYTES].startswith(shown[at : at + SECTOR_SIZE_BYTES])
-            for version in versions
+            version[at : at + SECTOR_SIZE_BYTES] == shown[at : at + SECTOR_SIZE_BYTES] for version in versions
         )
         for at in range(0, len(shown), SECTOR_SIZE_BYTES)
     )
+
+
+def _outlines(documents: Mapping[str, bytes]) -> dict[str, tuple[int, str]]:
+    """Length and first bytes of each document, for messages."""
+    return {key: (len(value), value[:8].hex()) for key, value in documents.items()}
 
 
 def _outline(image: bytes) -> str:
