@@ -196,6 +196,8 @@ def running_server(
         running.wait_until(lambda: not any(export.open_count for export in exports))
         assert running.server.budget.free_bytes == running.server.budget.limit_bytes
     finally:
+        running.close(deadline_s=0.0)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(DEADLINE_S)
+        assert not thread.is_alive()
         loop.close()

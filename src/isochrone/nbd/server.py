@@ -99,9 +99,8 @@ class NbdServer:
     async def listen_unix(self, path: Path) -> None:
         """Listen on a unix socket at `path`; a socket left there by a process that is gone is replaced.
         Raises OSError."""
-        _remove_dead_socket(path)
         listener = await asyncio.get_running_loop().create_unix_server(
-            lambda: Negotiation(self), path=str(path), backlog=LISTEN_BACKLOG
+            lambda: Negotiation(self), sock=_bind_unix(path), backlog=LISTEN_BACKLOG
         )
         self._listeners.append(listener)
         self._socket_paths.append(path)
@@ -208,6 +207,19 @@ async def _wait_ended(connections: list[Connection], deadline_s: float) -> None:
         _, late = await asyncio.wait(waits, timeout=deadline_s)
         for wait in late:
             wait.cancel()
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    """Return a socket bound to `path`. The event loops would take the path from a server that is alive."""
+    _remove_dead_socket(path)
+    bound = socket.socket(socket.AF_UNIX)
+    try:
+        bound.bind(str(path))
+    except OSError:
+        bound.close()
+        raise
+    bound.setblocking(False)
+    return bound
 
 
 def _remove_dead_socket(path: Path) -> None:
