@@ -25,7 +25,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
-from isochrone.store.disk import Disk, File
+from isochrone.store.disk import Buffer, Disk, File
 from isochrone.store.log_records import (
     HEADER,
     REPLAY_WEIGHT,
@@ -56,7 +56,7 @@ REPLAY_WEIGHT_MAX: Final = 400_000
 """A checkpoint is due when replaying the log would take longer than about two seconds."""
 
 
-def decode_head(data: bytes | memoryview) -> int | None:
+def decode_head(data: Buffer) -> int | None:
     """Return the end sequence that the head says, None when its two words contradict each other."""
     sequence, mark = HEAD.unpack_from(data)
     return sequence if sequence ^ mark == HEAD_MARK else None

@@ -45,7 +45,7 @@ from isochrone.store.log_records import (
     pack_document,
 )
 from isochrone.store.page_slots import PAGES_NAME, PageSlots
-from isochrone.store.recovery import Recovered, open_part, recover
+from isochrone.store.recovery import Recovered, open_part, open_tracks, recover
 from isochrone.store.stager import Stager
 from isochrone.store.state import CommitResult
 from isochrone.store.tables import VolumeTable, page_count_for
@@ -97,7 +97,7 @@ class Pool:
         self._superblock = superblock
         self._state = recovered.state
         self._health = Health()
-        self._tracks = open_part(disk, superblock.tracks_path)
+        self._tracks = open_tracks(disk, superblock)
         self._pages = open_part(disk, PAGES_NAME)
         self._slots = PageSlots(self._pages, preallocate=superblock.preallocate)
         self._slots.load(recovered.root.pages, recovered.root.slots, recovered.root.checksums)
@@ -153,7 +153,7 @@ class Pool:
         disk.lock()
         recovered = recover(disk)
         pool = Pool(disk, recovered)
-        pool._begin(recovered.generation + 1, recovered.next_sequence)
+        pool._begin(recovered.next_generation, recovered.next_sequence)
         return pool
 
     @property

@@ -177,6 +177,21 @@ def open_part(disk: Disk, name: str) -> File:
         ) from None
 
 
+def open_tracks(disk: Disk, superblock: Superblock) -> File:
+    """Open the tracks; DamagedError when there are fewer than there must be."""
+    file = open_part(disk, superblock.tracks_path)
+    if file.size_bytes() < superblock.tracks_size_bytes:
+        size_bytes = file.size_bytes()
+        file.close()
+        raise DamagedError(
+            f"{superblock.tracks_path} ends at byte {size_bytes}, {superblock.tracks_size_bytes} are needed: restore the "
+            "file, or recover the volumes from the other site",
+            file=superblock.tracks_path,
+            offset=size_bytes,
+        )
+    return file
+
+
 def load_state(disk: Disk, superblock: Superblock, root: Root) -> PoolState:
     """Return the state that the root describes, references not yet counted."""
     page_top = int(root.pages.max(initial=0)) + 1

@@ -245,10 +245,12 @@ class TrackTables:
 
     def resize(self, table: VolumeTable, size_bytes: int, track_count: int) -> None:
         """Give the table another size; what lies beyond it is unmapped."""
-        if track_count < table.track_count:
-            self.clear(table, track_count, table.track_count - track_count)
         pages = np.zeros(page_count_for(track_count), np.uint32)
         kept = min(len(pages), len(table.pages))
+        for page_index in (np.flatnonzero(table.pages[kept:]) + kept).tolist():
+            self._drop_page(table, page_index)
+        if track_count < table.track_count:
+            self.clear(table, track_count, min(table.track_count, kept << PAGE_SHIFT) - track_count)
         pages[:kept] = table.pages[:kept]
         table.set_pages(pages)
         table.size_bytes = size_bytes
