@@ -10,6 +10,8 @@ import structlog.testing
 
 from isochrone.controller.syncing import Steps, Syncer
 from isochrone.model.errors import PoolReadOnlyError
+from isochrone.nbd.constants import Errno
+from isochrone.nbd.errors import errno_of
 
 DEADLINE_S = 10.0
 
@@ -120,6 +122,9 @@ def test_a_failed_sync_fails_all_who_wait_is_logged_once_and_not_tried_again() -
         pool.error = OSError(5, "Input/output error")
         outcomes = await asyncio.gather(syncer.flush(), syncer.flush(), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [PoolReadOnlyError] * 2
+        assert [errno_of(outcome) for outcome in outcomes if isinstance(outcome, Exception)] == [
+            Errno.EIO
+        ] * 2
         calls = pool.call_count
         with pytest.raises(PoolReadOnlyError):
             await syncer.flush()

@@ -164,5 +164,41 @@ def test_two_controllers_of_a_host_agree_on_host_time(site: Site) -> None:
     assert before < between < after
 
 
+def test_a_damaged_agreement_on_host_time_is_refused_with_the_cure(tmp_path: Path) -> None:
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    agreement = tmp_path / f"host-time.{boot_id}"
+    agreement.write_text("garbage")
+    path = tmp_path / "a.toml"
+    path.write_text(
+        f'[controller]\nname = "a"\nruntime_dir = "{tmp_path}"\n[pool]\npath = "p"\nsize = "16MiB"\n'
+    )
+    done = isochrone("controller", "run", str(path))
+    assert done.returncode == 2
+    assert f"{agreement} does not hold the host time of this boot" in done.stderr
+    assert "remove the file" in done.stderr
+
+
+def test_an_error_of_a_core_ends_the_process_at_once_with_its_traceback() -> None:
+    program = (
+        "from isochrone.controller.failing import die\n"
+        "from isochrone.controller.logs import configure_logs\n"
+        "from isochrone.controller.settings import LogFormat, LogLevel\n"
+        "configure_logs(LogFormat.JSON, LogLevel.INFO, 'a')\n"
+        "try:\n    {}['a bug']\n"
+        "except KeyError as error:\n    die(error)\n"
+        "print('not reached')\n"
+    )
+    done = subprocess.run(
+        [PROGRAM[0], "-c", program], capture_output=True, text=True, timeout=RUN_S_MAX, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    line = json.loads(done.stderr)
+    assert line["level"] == "critical"
+    assert line["controller"] == "a"
+    assert line["error"] == "KeyError: 'a bug'"
+    assert line["exception"]
+
+
 def isochrone(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=RUN_S_MAX, check=False)

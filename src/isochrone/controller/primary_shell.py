@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 
 from isochrone.capture.actions import CloseLink, SendMessage
+from isochrone.capture.document import CaptureState
 from isochrone.capture.links import PrimaryLinks
 from isochrone.capture.primary import Primary
 from isochrone.link.connection import Connection
@@ -82,6 +83,7 @@ class PrimaryShell:
         self._numbers = itertools.count(1)
         self._connections: dict[int, Connection] = {}
         self._link_history: dict[str, LinkHistory] = {}
+        self._states_told = {session_id: stream.state for session_id, stream in primary.streams.items()}
         self._timer: asyncio.TimerHandle | None = None
         self._tick_is_near = False
         self._stopped = False
@@ -161,7 +163,7 @@ class PrimaryShell:
         if isinstance(message, Hello):
             self._connections[link].set_compression(message.compression)
         self._links.link_received(link, message)
-        self._act()
+        self._act(by_mover=True)
 
     def _writable(self) -> None:
         if not self._tick_is_near:
@@ -205,7 +207,7 @@ class PrimaryShell:
             self._trouble = text
             _log.warning("the capture core could not do its work", reason=text)
 
-    def _act(self) -> None:
+    def _act(self, *, by_mover: bool = False) -> None:
         for action in self.primary.take_actions():
             match action:
                 case SendMessage(link, message):
@@ -215,6 +217,7 @@ class PrimaryShell:
                         _log.info("closing link", peer=self._connections[link].peer, reason=reason)
                         self._connections[link].close()
         self._note_links()
+        self._tell_changes(by_mover=by_mover)
 
     def _send(self, link: int, message: Message) -> None:
         connection = self._connections.get(link)
@@ -225,6 +228,23 @@ class PrimaryShell:
         except BusyError as error:  # a peer that asks and does not read: it may come back
             _log.warning("link aborted", peer=connection.peer, reason=error.message)
             connection.abort()
+
+    def _tell_changes(self, *, by_mover: bool) -> None:
+        """Log changes of state; a suspension that no mover asked for is a warning."""
+        for session_id, stream in self.primary.streams.items():
+            state = stream.state
+            if self._states_told.get(session_id) is not state:
+                self._states_told[session_id] = state
+                document = stream.document
+                say = _log.warning if state is CaptureState.SUSPENDED and not by_mover else _log.info
+                say(
+                    "capture changed",
+                    session=document.session_name,
+                    state=state.value,
+                    reason=document.reason,
+                )
+        for session_id in self._states_told.keys() - self.primary.streams.keys():
+            del self._states_told[session_id]
 
     def _note_links(self) -> None:
         for session_id, stream in self.primary.streams.items():

@@ -18,8 +18,8 @@ from isochrone.session.session import Session
 from isochrone.session.settings import SessionSettings
 from isochrone.store.pool import Pool
 
-TICK_INTERVAL_S: Final = 0.002
-"""Between two ticks while there are sessions: it adds to the lag."""
+TICK_INTERVAL_S: Final = 0.005
+"""Between two ticks while there are sessions: half of it adds to the lag."""
 IDLE_TICK_INTERVAL_S: Final = 0.05
 """The same while there is none."""
 SESSIONS_MAX: Final = 256
@@ -102,7 +102,7 @@ class SessionSet:
             await shell.stop()
 
     def _tick(self) -> None:
-        for shell in self:
+        for shell in list(self._shells.values()):
             shell.tick()
             if shell.session.is_forgotten:
                 self._drop(shell)

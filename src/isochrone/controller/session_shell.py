@@ -20,6 +20,7 @@ from isochrone.link.endpoint import dial
 from isochrone.link.messages import Message, RecordSet, Welcome
 from isochrone.model.errors import BusyError, InternalError, IsochroneError, PoolReadOnlyError, ProtocolError
 from isochrone.model.records import RECORD_DTYPE
+from isochrone.model.states import SessionState
 from isochrone.session.actions import CloseLink, Dial, Harden, SendMessage
 from isochrone.session.links import SessionLinks
 from isochrone.session.session import Session
@@ -73,6 +74,8 @@ class SessionShell:
         self._connections: dict[int, Connection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._trouble = ""
+        self._state_told = session.document.state
+        self._full_told = ""
 
     def source(self, number: int) -> SourceCount:
         """Return the counts of one primary."""
@@ -95,6 +98,7 @@ class SessionShell:
             self._on_fatal(error)
             raise
         finally:
+            self._state_told = self.session.document.state  # whoever commanded it says so
             self._act()
 
     async def stop(self) -> None:
@@ -135,6 +139,23 @@ class SessionShell:
                     self._spawn(self._dial(source, address))
                 case CloseLink(source, reason):
                     self._close(source, reason)
+        self._tell_changes()
+
+    def _tell_changes(self) -> None:
+        """Log what nobody commanded: changes of state, and a pool that has no room for what is received."""
+        document = self.session.document
+        if document.state is not self._state_told:
+            self._state_told = document.state
+            suspended = document.state is SessionState.SUSPENDED
+            say = _log.warning if suspended else _log.info
+            say("session changed", session=document.name, state=document.state.value, reason=document.reason)
+        full_reason = self.session.mover.full_reason
+        if bool(full_reason) != bool(self._full_told):
+            self._full_told = full_reason
+            if full_reason:
+                _log.warning("received writes wait for room", session=document.name, reason=full_reason)
+            else:
+                _log.info("received writes have room again", session=document.name)
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

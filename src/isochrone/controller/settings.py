@@ -36,6 +36,7 @@ from isochrone.model.sizes import (
     TRACK_SIZE_MIN_BYTES,
     parse_size,
 )
+from isochrone.nbd.receive import RECEIVE_BUFFER_BYTES_MAX
 
 MIB: Final = 1 << 20
 NBD_LISTEN_DEFAULT: Final[Address] = TcpAddress("127.0.0.1", 10809)
@@ -49,6 +50,7 @@ LISTEN_MAX: Final = 16
 
 RECEIVE_BUDGET_MIN_BYTES: Final = 34 * MIB
 """One request of the largest length must fit with its headers."""
+assert RECEIVE_BUDGET_MIN_BYTES >= RECEIVE_BUFFER_BYTES_MAX
 POOL_SIZE_MIN_BYTES: Final = MIB
 
 _LISTEN: Final = '"unix:/path" or "tcp:HOST:PORT", or a list of them'
@@ -205,7 +207,6 @@ class LinkSection(_Section):
     """`[link]`: where movers of other controllers reach this one."""
 
     listen: Listen = Field(default=[LINK_LISTEN_DEFAULT], description=_LISTEN)
-    connections_max: int = Field(default=64, ge=1, le=CONNECTIONS_MAX, description=_CONNECTIONS)
 
 
 class ApiSection(_Section):
