@@ -21,7 +21,7 @@ from isochrone.nbd.constants import Chunk, Command, Errno
 from isochrone.nbd.errors import NbdError, errno_of
 from isochrone.nbd.execution import ZERO_SLICE_BYTES, Executor
 from isochrone.nbd.receive import RECEIVE_BUFFER_BYTES, ReceiveBuffer
-from isochrone.nbd.requests import Batch, RequestTuple, head_of
+from isochrone.nbd.requests import Batch, Request, head_of
 from support.nbd_memory import MemoryExport
 
 COOKIE = b"12345678"
@@ -35,7 +35,7 @@ def request(
     *,
     flags: int = 0,
     cookie: bytes = COOKIE,
-) -> RequestTuple:
+) -> Request:
     return head_of(command, flags), cookie, offset, length, memoryview(payload)
 
 

@@ -1,2 +1,1 @@
-"""The NBD protocol: bytes to requests and back without I/O, the asyncio server over it, and a small
-client."""
+"""The NBD protocol: bytes to requests and back without I/O, the asyncio server over it, a small client."""

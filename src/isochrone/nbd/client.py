@@ -82,8 +82,11 @@ def connect(
 
 
 class NbdClient:
-    """A connection in the transmission phase. Every method may raise NbdError (the server's error value),
-    UnavailableError (the connection is gone or silent) or ProtocolError (the server broke the protocol)."""
+    """A connection in the transmission phase.
+
+    Every method may raise NbdError (the server's error value), UnavailableError (the connection is gone or silent)
+    or ProtocolError (the server broke the protocol).
+    """
 
     def __init__(self, connected: socket.socket, offer: Offer, timeout_s: float = TIMEOUT_S) -> None:
         self._socket = connected
@@ -133,8 +136,7 @@ class NbdClient:
     def zero(
         self, offset: int, length: int, *, no_hole: bool = False, fast: bool = False, fua: bool = False
     ) -> None:
-        """Make the range read as zeros; `no_hole` keeps its space, `fast` fails with ENOTSUP where writing is
-        as fast."""
+        """Make the range read as zeros; `no_hole` keeps its space, `fast` refuses (ENOTSUP) what is slow."""
         flags = no_hole * c.CMD_FLAG_NO_HOLE | fast * c.CMD_FLAG_FAST_ZERO | fua * c.CMD_FLAG_FUA
         self.wait(self.submit(Command.WRITE_ZEROES, offset, length, flags=flags))
 
@@ -145,8 +147,7 @@ class NbdClient:
     def block_status(
         self, offset: int, length: int, *, one_extent: bool = False
     ) -> list[tuple[int, int, int]]:
-        """Return (offset, length, STATE_ flags) extents from `offset` on; they may end before the range
-        does."""
+        """Return (offset, length, STATE_ flags) extents from `offset` on; they may end early."""
         flags = c.CMD_FLAG_REQ_ONE if one_extent else 0
         pending = self.wait(self.submit(Command.BLOCK_STATUS, offset, length, flags=flags))
         if pending.extents is None:
@@ -195,8 +196,7 @@ class NbdClient:
         return pending
 
     def drain(self) -> None:
-        """Wait for all requests in flight. Raises NbdError if one that nobody waited for has failed: the
-        first."""
+        """Wait for all requests in flight. Raises the first NbdError of one that nobody waited for."""
         self._receive_until(lambda: not self._pending)
         if self._failed:
             failed, self._failed = self._failed, []
@@ -204,8 +204,7 @@ class NbdClient:
             raise failed[0].error
 
     def poll(self) -> int:
-        """Take the answers that have arrived, without waiting; return how many requests are still in
-        flight."""
+        """Take the answers that have arrived, without waiting; return `in_flight`."""
         while self._pending and select.select([self._socket], [], [], 0)[0]:
             self._receive_some()
         return len(self._pending)

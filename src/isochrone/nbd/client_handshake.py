@@ -23,8 +23,7 @@ _REPLY_LENGTH_MAX: Final = 64 << 10
 
 @dataclass(slots=True)
 class Offer:
-    """What a server offers. `flags`: transmission flags. Block sizes are the specification's defaults if not
-    sent."""
+    """What a server offers. `flags`: transmission flags. Block sizes not sent are the specification's defaults."""
 
     size_bytes: int = 0
     flags: int = 0
@@ -65,8 +64,7 @@ def negotiate(connected: socket.socket, export: str) -> Offer:
 
 
 def list_exports(connected: socket.socket) -> list[str]:
-    """Return the names of a server's exports, on a fresh connection, which is closed by the server
-    afterwards."""
+    """Return the names of a server's exports, on a fresh connection, which is of no use afterwards."""
     _, _, flags = _GREETING.unpack(_receive(connected, _GREETING.size))
     connected.sendall((flags & c.FLAG_FIXED_NEWSTYLE).to_bytes(4, "big"))
     servers = _ask(connected, Option.LIST, b"", required=True)
@@ -78,8 +76,7 @@ def list_exports(connected: socket.socket) -> list[str]:
 def _ask(
     connected: socket.socket, option: Option, data: bytes, *, required: bool = False
 ) -> list[tuple[int, bytes]] | None:
-    """Send an option; return its (type, data) replies before the ACK, None if it was refused and is not
-    `required`."""
+    """Send an option; return its (type, data) replies before the ACK, None if refused and not `required`."""
     connected.sendall(_OPTION.pack(c.OPTION_MAGIC, option, len(data)) + data)
     replies: list[tuple[int, bytes]] = []
     while True:

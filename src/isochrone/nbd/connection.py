@@ -39,8 +39,7 @@ from isochrone.nbd.receive import RECEIVE_BUFFER_BYTES, ReceiveBuffer
 from isochrone.nbd.requests import Batch, RequestParser
 
 SEND_BUFFER_BYTES: Final = 1 << 20
-"""Asked of the kernel for a unix socket (its own limits apply): large reads then leave in few pieces. TCP
-tunes itself."""
+"""Asked of the kernel for a unix socket, so that large reads leave in few pieces. TCP tunes itself."""
 DEFERRED_REPLIES_MAX: Final = 4096
 """Replies outstanding (held, or waiting for a flush) beyond which a connection is not read."""
 FINISH_SECONDS_MAX: Final = 10.0
@@ -109,8 +108,7 @@ class Connection(asyncio.BufferedProtocol):
         self._ended = asyncio.Event()
         self.peer = peer
         self.holding_since_s: float | None = None
-        """Loop time since when it has kept memory of the budget for one unfinished request; None if it does
-        not."""
+        """Loop time since when it keeps memory of the budget for one unfinished request, else None."""
 
     @property
     def export_name(self) -> str:
@@ -125,16 +123,14 @@ class Connection(asyncio.BufferedProtocol):
     # --- the transport's side -------------------------------------------------------------------------------
 
     def begin(self, leftover: bytes) -> None:
-        """Take over from the handshake, with what it received beyond its end (less than a small receive
-        buffer)."""
+        """Take over from the handshake, with what it received beyond its end."""
         self._transport.set_write_buffer_limits(high=0)  # what the socket does not take at once pauses us
         connected = self._transport.get_extra_info("socket")
         if connected.family == socket.AF_UNIX:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         else:
-            connected.setsockopt(
-                socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1
-            )  # a host that is gone frees its place
+            # A host that is gone frees its place.
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._transport.set_protocol(self)
         if leftover:
             self._receive.space()[: len(leftover)] = leftover
@@ -197,8 +193,7 @@ class Connection(asyncio.BufferedProtocol):
         )
 
     def _take_turn(self) -> None:
-        """Act on one batch of the receive buffer, unless something stands in the way; then see to receiving
-        on."""
+        """Act on one batch of the receive buffer, unless something stands in the way."""
         if not self._is_blocked() and not self._turn_scheduled:
             receive = self._receive
             batch = self._parser.parse(receive.view, receive.start, receive.end)
@@ -230,8 +225,7 @@ class Connection(asyncio.BufferedProtocol):
         self._take_turn()
 
     def _update_reading(self) -> None:
-        """Receive exactly while nothing stands in the way. Not while a turn is due: there may be no space
-        left."""
+        """Receive while nothing stands in the way and no turn is due (the buffer may be full until then)."""
         reading = not self._turn_scheduled and not self._is_blocked()
         if reading != self._reading and not self._lost:
             self._reading = reading
@@ -243,8 +237,7 @@ class Connection(asyncio.BufferedProtocol):
     # --- memory for large requests --------------------------------------------------------------------------
 
     def _expect(self, request_bytes: int) -> None:
-        """Make room for the rest of the request at the front; `request_bytes` is 0 while its header is not
-        complete."""
+        """Make room for the rest of the request at the front; `request_bytes` is 0 until its header is there."""
         receive = self._receive
         self.holding_since_s = None
         if request_bytes <= RECEIVE_BUFFER_BYTES:
@@ -354,8 +347,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.writelines(parts)
 
     def _hold(self, cookies: list[bytes], release_ns: int) -> None:
-        """Acknowledge `cookies` at `release_ns` (monotonic), not before: timers of an event loop may be early
-        by 1 ms."""
+        """Acknowledge `cookies` at `release_ns` (monotonic), never before: loop timers may be early by 1 ms."""
         remaining_ns = release_ns - time.monotonic_ns()
         if remaining_ns <= 0 or self._lost:
             self._settle(len(cookies), [replies.successes(cookies)])
@@ -438,8 +430,7 @@ class Connection(asyncio.BufferedProtocol):
         await self._ended.wait()
 
     def _end_if_settled(self) -> None:
-        """Having finished, close once nothing is in flight; let go of the export once the client is gone,
-        too."""
+        """Having finished: close once nothing is in flight, let go of the export once the client is gone."""
         if not self._finishing:
             return
         if self._lost:

@@ -172,5 +172,4 @@ REQUESTS_PER_BATCH_MAX: Final = 1024
 """Requests taken from one connection before the others have their turn."""
 
 REPLY_BYTES_PER_BATCH: Final = 512 << 10
-"""Bytes that the reads of one batch may ask for together; one read that alone is larger makes a batch of its
-own."""
+"""Bytes that the reads of one batch may ask for together; a larger read makes a batch of its own."""

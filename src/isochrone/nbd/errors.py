@@ -54,6 +54,5 @@ def errno_of(error: Exception) -> Errno:
 
 
 def is_expected(error: Exception) -> bool:
-    """Return whether `error` is one the rooms raise on purpose, so that its text suffices and no traceback is
-    needed."""
+    """Return whether `error` is one the rooms raise on purpose, so that a log needs no traceback."""
     return isinstance(error, IsochroneError | OSError | MemoryError)

@@ -17,7 +17,7 @@ from isochrone.nbd import replies
 from isochrone.nbd.constants import Command
 from isochrone.nbd.errors import errno_of, is_expected
 from isochrone.nbd.export import Export
-from isochrone.nbd.requests import HEAD_READ, HEAD_WRITE, Batch, Refusal, RequestTuple
+from isochrone.nbd.requests import HEAD_READ, HEAD_WRITE, Batch, Refusal, Request
 
 ZERO_SLICE_BYTES: Final = 32 << 20
 """Longer ranges are zeroed in slices of this size, so that one request does not keep all others waiting."""
@@ -30,8 +30,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class ConnectionCounters:
-    """What a connection did since it began. `zeroes` counts TRIM and WRITE_ZEROES; `failures` also refused
-    requests."""
+    """What a connection did since it began. `zeroes`: TRIM and WRITE_ZEROES; `failures`: refused ones as well."""
 
     reads: int = 0
     read_bytes: int = 0
@@ -114,7 +113,7 @@ class Executor:
         self._end_batch(outcome)
         return outcome
 
-    def _act_unusual(self, request: RequestTuple, outcome: Outcome) -> None:
+    def _act_unusual(self, request: Request, outcome: Outcome) -> None:
         head, cookie, offset, length, payload = request
         flags = head >> 16 & 0xFFFF
         changed = outcome.durable if flags & c.CMD_FLAG_FUA else outcome.written
@@ -150,8 +149,7 @@ class Executor:
                 raise AssertionError(f"command {command} passed validation and is not implemented")
 
     def _read(self, cookie: bytes, offset: int, length: int) -> list[bytes]:
-        """Return the reply to a read; a long range without mapped tracks goes as a hole where the client
-        knows holes."""
+        """Return the reply to a read; a long unmapped range goes as a hole where the client knows holes."""
         if self._structured and length >= c.HOLE_READ_BYTES_MIN:
             _, run_bytes, mapped = next(iter(self._export.block_status(offset, length)))
             if not mapped and run_bytes >= length:

@@ -1,5 +1,4 @@
-"""What the server serves: an export is one volume as NBD sees it. Declared here, implemented by the
-controller."""
+"""What the server serves: one volume as NBD sees it. Declared here, implemented by the controller."""
 
 from __future__ import annotations
 
@@ -43,8 +42,7 @@ class Export(Protocol):
 
     @property
     def block_size_preferred(self) -> int:
-        """Unit that needs no read-modify-write (the track): a power of two, at least 512 and
-        `block_size_min`."""
+        """Unit without read-modify-write (the track): a power of two, at least 512 and `block_size_min`."""
         ...
 
     def read(self, offset: int, length: int) -> bytes:
@@ -52,18 +50,18 @@ class Export(Protocol):
         ...
 
     def write(self, offset: int, data: memoryview) -> None:
-        """Store `data`. The memory belongs to the caller: it is valid until `end_batch` has returned, no
-        longer."""
+        """Store `data`, whose memory is the caller's: valid until `end_batch` has returned, no longer."""
         ...
 
     def zero(self, offset: int, length: int, *, allocate: bool) -> None:
-        """Make the range read as zeros; with `allocate` its space stays (or becomes) reserved, else it is
-        given up."""
+        """Make the range read as zeros; its space is reserved with `allocate`, else given up."""
         ...
 
     def block_status(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
-        """Yield (offset, length, mapped) runs that cover the range in order; an unmapped run reads as
-        zeros."""
+        """Yield (offset, length, mapped) runs that cover the range in order, each as long as it can be.
+
+        An unmapped run reads as zeros.
+        """
         ...
 
     def end_batch(self) -> int:
@@ -87,8 +85,10 @@ class Exports(Protocol):
         ...
 
     def open(self, name: str) -> Export:
-        """Return the export `name` for one connection (or one look at it). Raises NotFoundError, or another
-        IsochroneError with the reason why it cannot be had now."""
+        """Return the export `name` for one connection, or for one look at it.
+
+        Raises NotFoundError, or another IsochroneError that says why it cannot be had now.
+        """
         ...
 
     def close(self, export: Export) -> None:

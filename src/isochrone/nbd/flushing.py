@@ -49,8 +49,7 @@ class FlushQueue:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, flushed: Flushed) -> None:
-        """Answer `flushed` after a flush that begins now or later. Everything it waits for has been acted
-        on."""
+        """Answer `flushed`, everything of which has been acted on, after a flush that begins now or later."""
         self._waiting.append(flushed)
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="nbd flush")

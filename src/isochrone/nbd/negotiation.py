@@ -1,5 +1,4 @@
-"""The first moments of a connection: the asyncio shell around the handshake, until a Connection takes
-over."""
+"""The first moments of a connection: the asyncio shell around the handshake."""
 
 from __future__ import annotations
 

@@ -62,8 +62,7 @@ class ReceiveBuffer:
         self._limit = RECEIVE_BUFFER_BYTES
 
     def growth_bytes(self, request_bytes: int) -> int:
-        """Return by how many bytes the memory must grow to hold a request of `request_bytes`, 0 if it can
-        already."""
+        """Return by how many bytes the memory must grow for a request of `request_bytes`, 0 if it need not."""
         return max(0, request_bytes - len(self.view))
 
     def expect(self, request_bytes: int) -> None:

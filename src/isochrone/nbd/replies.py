@@ -33,8 +33,7 @@ def successes(cookies: Sequence[bytes]) -> bytes:
 
 
 def simple_data_header(cookie: bytes, _offset: int, _length: int) -> bytes:
-    """Return what stands before the data of a read without structured replies, where data ends without being
-    said."""
+    """Return what stands before the data of a read without structured replies: the client knows the rest."""
     return _SUCCESS + cookie
 
 
@@ -91,8 +90,10 @@ def block_status_chunk(cookie: bytes, runs: Iterable[tuple[int, int, bool]], *, 
 
 
 def _extents(runs: Iterable[tuple[int, int, bool]]) -> Iterator[tuple[int, int]]:
-    """Yield (length, status flags) with neighbours of one kind joined. The runs lie within a request, whose
-    length fits 32 bits, so every sum does."""
+    """Yield (length, status flags) with neighbours of one kind joined.
+
+    The runs lie within a request, whose length fits 32 bits, so every sum does.
+    """
     pending_length, pending_mapped = 0, False
     for _offset, length, mapped in runs:
         if pending_length and mapped != pending_mapped:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from isochrone.nbd import constants as c
 from isochrone.nbd.constants import Command, Errno
@@ -51,20 +51,12 @@ _CHANGING: Final = frozenset({Command.WRITE, Command.TRIM, Command.WRITE_ZEROES}
 _ENOSPC_BEYOND_END: Final = frozenset({Command.WRITE, Command.WRITE_ZEROES})
 
 
-class Request(NamedTuple):
-    """One valid request. `head` is the constant of `head_of`; `payload` lies in the receive buffer, empty but
-    for writes."""
+Request = tuple[int, bytes, int, int, memoryview]
+"""A valid request: head, cookie, offset, length, payload.
 
-    head: int
-    cookie: bytes
-    offset: int
-    length: int
-    payload: memoryview
-
-
-RequestTuple = tuple[int, bytes, int, int, memoryview]
-"""A Request as a plain tuple: the parser makes a hundred thousand a second, and these cost a quarter of a
-NamedTuple."""
+`head` is a value of `head_of`; the payload lies in the receive buffer and is empty but for writes. A plain tuple,
+because the parser makes a hundred thousand a second, and they cost a quarter of a NamedTuple.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +77,7 @@ class Batch:
     that is alone. `ended`: the client sent DISC; `broken`: why the stream cannot be read on.
     """
 
-    requests: list[RequestTuple] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     refusals: list[tuple[int, bytes, Refusal]] = field(default_factory=list)
     position: int = 0
     request_bytes: int = 0
@@ -150,16 +142,17 @@ def validate_request(terms: Terms, head: int, offset: int, length: int) -> Refus
 
 
 def _zeroes_fast(terms: Terms, flags: int, offset: int, length: int) -> bool:
-    """Return whether zeroing is faster than writing: at least one whole track is given up instead of
-    written."""
+    """Return whether zeroing is faster than writing: at least one whole track is given up, not written."""
     track = terms.block_size_preferred
     first_whole = -(-offset // track)
     return not flags & c.CMD_FLAG_NO_HOLE and (offset + length) // track > first_whole
 
 
 class RequestParser:
-    """Turns the receive buffer of one connection into batches. Keeps only how much of a refused payload is to
-    come."""
+    """Turns the receive buffer of one connection into batches.
+
+    Keeps nothing in between but how much of a refused payload is still to come.
+    """
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
@@ -227,8 +220,7 @@ class RequestParser:
         return batch
 
     def _parse_unusual(self, batch: Batch, view: memoryview, position: int, end: int) -> int | None:
-        """Take the request at `position`, which the fast path left; return where the next one starts, None to
-        stop."""
+        """Take the request at `position`, left by the fast path; return where the next starts, None to stop."""
         head, cookie, offset, length = _HEADER.unpack_from(view, position)
         payload_start = position + _HEADER_BYTES
         command = head & 0xFFFF
@@ -260,8 +252,7 @@ class RequestParser:
         return payload_start + payload_bytes
 
     def _skip(self, batch: Batch, start: int, end: int) -> int:
-        """Pass over the rest of a refused write's payload; when that is all of it, its refusal joins the
-        batch."""
+        """Pass over the rest of a refused write's payload; at its end the refusal joins the batch."""
         if self._skipped is None:
             return start
         skipped_bytes = min(self._skip_bytes, end - start)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -53,8 +53,7 @@ class ServerSettings:
 
     @property
     def memory_bytes_max(self) -> int:
-        """Upper bound of buffers for requests and replies: a small share for each connection, and the large
-        requests."""
+        """Upper bound of buffers for requests and replies: each connection's share, and the large requests."""
         share_bytes = RECEIVE_BUFFER_BYTES + REPLY_BYTES_PER_BATCH
         return self.connections_max * share_bytes + self.large_request_bytes_max
 
@@ -97,8 +96,7 @@ class NbdServer:
     # --- for the controller ---------------------------------------------------------------------------------
 
     async def listen_unix(self, path: Path) -> None:
-        """Listen on a unix socket at `path`; a socket left there by a process that is gone is replaced.
-        Raises OSError."""
+        """Listen on a unix socket at `path`, replacing one that a dead process left. Raises OSError."""
         listener = await asyncio.get_running_loop().create_unix_server(
             lambda: Negotiation(self), sock=_bind_unix(path), backlog=LISTEN_BACKLOG
         )
@@ -116,16 +114,16 @@ class NbdServer:
 
     def connections(self) -> list[ConnectionReport]:
         """Return the clients that have chosen an export."""
-        return [ConnectionReport(one.peer, one.export_name, one.counters) for one in self._connections]
+        return [
+            ConnectionReport(one.peer, one.export_name, replace(one.counters)) for one in self._connections
+        ]
 
     async def disconnect(self, export_name: str, deadline_s: float) -> None:
-        """End the connections to one export: requests in flight are answered; after `deadline_s` they are
-        cut."""
+        """End the connections to one export once requests in flight are answered; cut them at the deadline."""
         await _end([one for one in self._connections if one.export_name == export_name], deadline_s)
 
     async def close(self, deadline_s: float) -> None:
-        """Take no new client, let requests in flight finish, cut what is left after `deadline_s`.
-        Idempotent."""
+        """Take no new client, let requests in flight finish, cut what is left at the deadline. Idempotent."""
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
@@ -161,8 +159,7 @@ class NbdServer:
         self._connections.discard(connection)
 
     def memory_is_short(self) -> None:
-        """A connection is about to wait: take back what others only keep, and watch those that do not let
-        go."""
+        """A connection is about to wait: take back what others only keep, watch those that do not let go."""
         for connection in self._connections:
             connection.give_up_spare_memory()
         if self._hold_timer is None:
@@ -223,8 +220,7 @@ def _bind_unix(path: Path) -> socket.socket:
 
 
 def _remove_dead_socket(path: Path) -> None:
-    """Remove the socket at `path` if nobody listens on it; anything else is left for bind to complain
-    about."""
+    """Remove the socket at `path` if nobody listens on it; about anything else bind complains."""
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             return
