@@ -10,11 +10,12 @@ from random import Random
 import pytest
 
 from isochrone.model.errors import DamagedError, IsochroneError, RefusedError
+from isochrone.store.chain import read_chain
 from isochrone.store.check import check_pool
 from isochrone.store.log import HEAD, HEAD_NAME
 from isochrone.store.page_slots import PAGE_SIZE_BYTES, PAGES_NAME
 from isochrone.store.pool import Pool
-from isochrone.store.recovery import load_root, load_superblock, read_chain
+from isochrone.store.recovery import load_root, load_superblock
 from isochrone.store.root import ROOT_NAME, encode_root
 from isochrone.store.segment import SEGMENT_HEADER_SIZE_BYTES, SEGMENT_NAMES
 from isochrone.store.superblock import SUPERBLOCK_NAME, SUPERBLOCK_SIZE_BYTES, encode_superblock

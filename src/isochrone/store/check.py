@@ -19,16 +19,11 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from isochrone.model.errors import DamagedError, IsochroneError
+from isochrone.store.chain import read_chain
 from isochrone.store.disk import Disk
 from isochrone.store.page_slots import PAGE_SIZE_BYTES, PAGES_NAME
-from isochrone.store.recovery import (
-    Recovered,
-    load_root,
-    load_superblock,
-    open_part,
-    read_chain,
-    recover,
-)
+from isochrone.store.parts import open_part
+from isochrone.store.recovery import Recovered, load_root, load_superblock, recover
 from isochrone.store.root import ROOT_NAME, Root
 from isochrone.store.segment import SEGMENT_NAMES
 from isochrone.store.superblock import Superblock

@@ -89,7 +89,7 @@ class Log:
         self._offset = SEGMENT_HEADER_SIZE_BYTES
         self._replay_weight = 0
         self._seed = 0
-        self._unsynced: list[File] = []
+        self._unsynced: dict[File, int] = {}  # sequence behind the last record, per segment, the older one first
         self.content_through = self.barrier_through = self.durable_through = 0
         self.generation = 0
         self.next_sequence = 1
@@ -100,17 +100,17 @@ class Log:
 
         The caller has made sure that the generation before the last is not needed any more.
         """
+        self.next_sequence = first_sequence
+        self._store_head()  # before the header: it says that the head is of this boot, and may be believed
         header = SegmentHeader(self._superblock.uuid, generation, first_sequence, self._boot_id)
         file = self._files[SEGMENT_NAMES.index(segment_name(generation))]
         file.pwrite(encode_segment_header(header), 0)
         self.file = file
         self.generation = generation
-        self.next_sequence = first_sequence
         self._mark_unsynced()
         self._seed = record_seed(self._superblock.seed, generation)
         self._offset = SEGMENT_HEADER_SIZE_BYTES
         self._replay_weight = 0
-        self._store_head()
 
     def append(self, kind: RecordType, payload: bytes) -> None:
         """Add a record behind everything added so far; `write` brings it to the file."""
@@ -148,16 +148,16 @@ class Log:
         return list(self._unsynced)
 
     def synced(self, through: int) -> None:
-        """All segments were made durable when `through` was the next sequence."""
+        """All segments were made durable when `through` was the next sequence; more may have followed since."""
         self.durable_through = max(self.durable_through, through)
-        self._unsynced = [self.file] if self.durable_through < self.next_sequence else []
+        self._unsynced = {file: end for file, end in self._unsynced.items() if end > through}
 
     def checkpointed(self, first_sequence: int) -> None:
         """A durable root holds all that records before `first_sequence` say, and the tracks they refer to."""
         self.barrier_through = max(self.barrier_through, first_sequence)
         self.durable_through = max(self.durable_through, first_sequence)
         self.content_through = max(self.content_through, first_sequence)
-        self._unsynced = [file for file in self._unsynced if file is self.file]
+        self._unsynced = {file: end for file, end in self._unsynced.items() if file is self.file}
 
     def forget_pending(self) -> None:
         """Drop what is pending: it has been written, or a checkpoint of the state that it led to is durable."""
@@ -205,8 +205,7 @@ class Log:
             self._add(RecordType.MAP, entries[start : start + MAP_RECORD_BYTES_MAX])
 
     def _mark_unsynced(self) -> None:
-        if self.file not in self._unsynced:
-            self._unsynced.append(self.file)
+        self._unsynced[self.file] = self.next_sequence
 
     def _store_head(self) -> None:
         self._head[: HEAD.size] = HEAD.pack(self.next_sequence, self.next_sequence ^ HEAD_MARK)

@@ -7,8 +7,6 @@ may run in a thread while the pool goes on. Nothing in here knows the time or an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from uuid import UUID
 
@@ -23,16 +21,14 @@ from isochrone.model.errors import (
 from isochrone.model.names import check_name
 from isochrone.model.records import RecordArray
 from isochrone.model.sizes import TRACK_SIZE_DEFAULT_BYTES, TRACKS_PER_VOLUME_MAX
-from isochrone.store.checkpoint import Checkpoint, CheckpointFiles
+from isochrone.store.checkpoint import CheckpointFiles
+from isochrone.store.checkpointer import Checkpointer
 from isochrone.store.create import create_pool
 from isochrone.store.disk import Buffer, Disk
+from isochrone.store.documents import Documents
 from isochrone.store.durability import Durability, Steps
 from isochrone.store.health import Health
 from isochrone.store.limits import (
-    DOCUMENT_BYTES_MAX,
-    DOCUMENT_BYTES_TOTAL_MAX,
-    DOCUMENT_COUNT_MAX,
-    DOCUMENT_KEY_BYTES_MAX,
     TABLE_PAGE_COUNT_MAX,
     VOLUME_COUNT_MAX,
 )
@@ -42,41 +38,16 @@ from isochrone.store.log_records import (
     VOLUME,
     VOLUME_COPY,
     RecordType,
-    pack_document,
 )
 from isochrone.store.page_slots import PAGES_NAME, PageSlots
-from isochrone.store.recovery import Recovered, open_part, open_tracks, recover
+from isochrone.store.parts import open_part
+from isochrone.store.recovery import Recovered, recover
 from isochrone.store.stager import Stager
 from isochrone.store.state import CommitResult
+from isochrone.store.stats import PoolStats
 from isochrone.store.tables import VolumeTable, page_count_for
 from isochrone.store.verify import verify_state
 from isochrone.store.volume import Volume, VolumeParts
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStats:
-    """A pool in numbers. Tracks: used + free + pending = total; staged ones are among the used.
-
-    Attributes:
-        mapped_track_count: entries of all volumes; more than tracks linked when volumes share them.
-        metadata_bytes: memory of tables, counts and free map.
-        log_used_bytes: of the current segment.
-    """
-
-    track_size_bytes: int
-    track_count: int
-    used_track_count: int
-    free_track_count: int
-    pending_free_count: int
-    staged_track_count: int
-    mapped_track_count: int
-    volume_count: int
-    table_page_count: int
-    metadata_bytes: int
-    log_segment_size_bytes: int
-    log_used_bytes: int
-    checkpoint_count: int
-    read_only_reason: str | None
 
 
 class Pool:
@@ -97,7 +68,7 @@ class Pool:
         self._superblock = superblock
         self._state = recovered.state
         self._health = Health()
-        self._tracks = open_tracks(disk, superblock)
+        self._tracks = open_part(disk, superblock.tracks_path)
         self._pages = open_part(disk, PAGES_NAME)
         self._slots = PageSlots(self._pages, preallocate=superblock.preallocate)
         self._slots.load(recovered.root.pages, recovered.root.slots, recovered.root.checksums)
@@ -105,14 +76,21 @@ class Pool:
         self._durability = Durability(
             self._log, self._tracks, self._state.allocator, self._health, self.log_write
         )
-        self._checkpoint: Checkpoint | None = None
-        self._checkpoint_count = 0
         self._is_closed = False
         self._parts = VolumeParts(self._state, self._tracks, self._log, self._health, self.reserve)
         self._volumes: dict[str, Volume] = {}
         self._by_number: dict[int, Volume] = {}
-        self._document_bytes = sum(map(len, self._state.documents.values()))
+        self._documents = Documents(self._state.documents, self._log)
         self.stager = Stager(self._parts)
+        self._checkpointer = Checkpointer(
+            CheckpointFiles(disk, self._tracks, self._pages),
+            superblock,
+            self._health,
+            self._state,
+            self._slots,
+            self._log,
+            lambda: self.stager.reserved_page_count,
+        )
         self.uuid = str(UUID(bytes=superblock.uuid))
         self.track_size_bytes = superblock.track_size_bytes
         self.track_count = superblock.track_count
@@ -153,7 +131,7 @@ class Pool:
         disk.lock()
         recovered = recover(disk)
         pool = Pool(disk, recovered)
-        pool._begin(recovered.next_generation, recovered.next_sequence)
+        pool._checkpointer.begin(recovered.next_generation, recovered.next_sequence)
         return pool
 
     @property
@@ -226,7 +204,7 @@ class Pool:
     @property
     def documents(self) -> Mapping[str, bytes]:
         """Small named values."""
-        return MappingProxyType(self._state.documents)
+        return MappingProxyType(self._documents.values)
 
     def put_document(self, key: str, value: bytes) -> None:
         """Store a small value under a key, ordered with everything else in the log; durable as that is.
@@ -236,32 +214,12 @@ class Pool:
             BusyError: a limit of the pool is reached.
         """
         self._health.check()
-        if not 0 < len(key.encode()) <= DOCUMENT_KEY_BYTES_MAX or len(value) > DOCUMENT_BYTES_MAX:
-            raise RefusedError(
-                f"document {key[:80]!r} of {len(value)} bytes is not usable: keys have 1 to {DOCUMENT_KEY_BYTES_MAX} "
-                f"bytes, values at most {DOCUMENT_BYTES_MAX}",
-                key=key[:80],
-            )
-        documents = self._state.documents
-        total = self._document_bytes + len(value) - len(documents.get(key, b""))
-        if total > DOCUMENT_BYTES_TOTAL_MAX or (
-            key not in documents and len(documents) >= DOCUMENT_COUNT_MAX
-        ):
-            raise BusyError(
-                f"the pool's documents are limited to {DOCUMENT_COUNT_MAX} of {DOCUMENT_BYTES_TOTAL_MAX} bytes together",
-                key=key,
-            )
-        self._document_bytes = total
-        documents[key] = bytes(value)
-        self._log.append(RecordType.DOCUMENT_PUT, pack_document(key, value))
+        self._documents.put(key, value)
 
     def delete_document(self, key: str) -> None:
         """Remove a document; NotFoundError when there is none."""
         self._health.check()
-        if key not in self._state.documents:
-            raise NotFoundError(f"document {key[:80]!r} does not exist in this pool", key=key[:80])
-        self._document_bytes -= len(self._state.documents.pop(key))
-        self._log.append(RecordType.DOCUMENT_DELETE, pack_document(key, b""))
+        self._documents.delete(key)
 
     def stage(self, session: int, source: int, through_ns: int, records: RecordArray, payload: Buffer) -> int:
         """Store records once, on fresh tracks, to be linked by `commit`; nothing is visible in a volume yet.
@@ -331,7 +289,7 @@ class Pool:
             self._health.run("writing the log", self._log.write)
         else:
             self._health.check()
-            self._checkpoint_inline()
+            self._checkpointer.make_room()
 
     def sync(self) -> Steps:
         """Yield blocking calls after which everything written and logged before the first is durable.
@@ -346,18 +304,14 @@ class Pool:
         them.
         """
         self._health.check()
-        if self._checkpoint is None:
+        if self._checkpointer.running is None:
             self.log_write()
-            self._start_checkpoint()
-        running = self._checkpoint
-        assert running is not None
-        yield from running.steps
-        self._finish_checkpoint(running)
+        yield from self._checkpointer.steps()
 
     @property
     def checkpoint_due(self) -> bool:
         """Whether the log is long enough for a checkpoint, and none is under way."""
-        return self._checkpoint is None and self._log.is_checkpoint_due
+        return self._checkpointer.running is None and self._log.is_checkpoint_due
 
     @property
     def read_only_reason(self) -> str | None:
@@ -395,7 +349,7 @@ class Pool:
             metadata_bytes=state.allocator.size_bytes() + state.arena.size_bytes(),
             log_segment_size_bytes=self._superblock.log_segment_size_bytes,
             log_used_bytes=self._log.used_bytes,
-            checkpoint_count=self._checkpoint_count,
+            checkpoint_count=self._checkpointer.count,
             read_only_reason=self.read_only_reason,
         )
 
@@ -441,69 +395,12 @@ class Pool:
         try:
             if self._health.reason is None:
                 self._durability.sync_inline()
-                self._settle(is_clean=True)
+                self._checkpointer.end()
         finally:
             self._log.close()
             self._tracks.close()
             self._pages.close()
             self._disk.close()
-
-    def _begin(self, generation: int, first_sequence: int) -> None:
-        """Make what was recovered durable, and start a segment of its own for what comes."""
-        self._checkpoint_to(generation, first_sequence, is_clean=False)
-        self._log.start(generation, first_sequence)
-        self._health.datasync(self._log.file, "making the log durable")
-        self._log.checkpointed(first_sequence)
-
-    def _settle(self, *, is_clean: bool) -> None:
-        """Checkpoint inline behind everything, without starting another segment."""
-        if self._checkpoint is not None:
-            self._checkpoint.run()
-            self._finish_checkpoint(self._checkpoint)
-        self._checkpoint_to(self._log.generation + 1, self._log.next_sequence, is_clean=is_clean)
-
-    def _checkpoint_to(self, generation: int, first_sequence: int, *, is_clean: bool) -> None:
-        running = self._new_checkpoint(generation, first_sequence, is_clean=is_clean)
-        running.run()
-        running.finish()
-
-    def _new_checkpoint(self, generation: int, first_sequence: int, *, is_clean: bool) -> Checkpoint:
-        self._slots.reserve(self._state.arena.live_count + self.stager.reserved_page_count)
-        return Checkpoint(
-            CheckpointFiles(self._disk, self._tracks, self._pages),
-            self._superblock,
-            self._health,
-            self._state,
-            self._slots,
-            generation=generation,
-            first_sequence=first_sequence,
-            is_clean=is_clean,
-        )
-
-    def _start_checkpoint(self) -> None:
-        """Take a snapshot, which holds all that is pending in the log too, and switch the log behind it."""
-        generation, sequence = self._log.generation + 1, self._log.next_sequence
-        self._checkpoint = self._new_checkpoint(generation, sequence, is_clean=False)
-        self._health.run("starting a log segment", partial(self._log.start, generation, sequence))
-
-    def _finish_checkpoint(self, running: Checkpoint) -> None:
-        if self._checkpoint is running:
-            running.finish()
-            self._log.checkpointed(running.first_sequence)
-            self._checkpoint = None
-            self._checkpoint_count += 1
-
-    def _checkpoint_inline(self) -> None:
-        """The log is full: make room now. What is pending becomes part of the checkpoint."""
-        if self._checkpoint is not None:
-            self._checkpoint.run()
-            self._finish_checkpoint(self._checkpoint)
-        self._start_checkpoint()
-        running = self._checkpoint
-        assert running is not None
-        running.run()
-        self._log.forget_pending()
-        self._finish_checkpoint(running)
 
     def _log_now(self, kind: RecordType, payload: bytes) -> None:
         self._log.append(kind, payload)

@@ -1,0 +1,130 @@
+"""The log read back: which of its records count.
+
+What the log may be trusted for depends on what was lost:
+
+- Only the process died (same boot): everything it had written is there. All records count, and the log must
+  reach the end that its head says; anything short of that is damage. What lies beyond is a write cut off by
+  the death.
+- The machine went down: tracks, log and head hold whatever had reached the disk. A record may point at a
+  track whose content never did, so replay ends at the last *barrier* of the unbroken chain: "all tracks that
+  records before N refer to are durable". Breaks behind it are torn tails, unless a barrier that survived
+  behind the break says that the log had been durable beyond it: that is damage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from isochrone.store.disk import Disk
+from isochrone.store.log import HEAD, HEAD_NAME, decode_head
+from isochrone.store.log_records import BARRIER, RecordType
+from isochrone.store.parts import open_part
+from isochrone.store.root import Root
+from isochrone.store.segment import (
+    SEGMENT_HEADER_SIZE_BYTES,
+    LogRecord,
+    Scan,
+    SegmentHeader,
+    durable_claim_after,
+    log_damaged,
+    read_segment_header,
+    scan_segment,
+    segment_name,
+)
+from isochrone.store.superblock import Superblock
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Log records that count, in order, with the segment they are in."""
+
+    records: list[tuple[str, LogRecord]]
+    end_sequence: int
+    lost_power: bool
+    cut: str | None
+
+
+def read_chain(disk: Disk, superblock: Superblock, root: Root) -> Chain:
+    """Return the log records that count on top of `root`; DamagedError when the log is broken before its end."""
+    scans, images = _scan(disk, superblock, root)
+    records = [(segment_name(root.generation), record) for record in scans[0].records]
+    last = scans[0]
+    if len(scans) > 1:
+        if last.end_sequence > scans[1].header.first_sequence:
+            name = segment_name(scans[1].header.generation)
+            raise log_damaged(name, 0, "the segment begins before the one before it ends")
+        if last.end_sequence == scans[1].header.first_sequence:
+            last = scans[1]
+            records += [(segment_name(last.header.generation), record) for record in last.records]
+    same_boot = all(scan.header.boot_id == disk.boot_id for scan in scans)
+    lost_power = not same_boot and not root.is_clean
+    broken = segment_name(last.header.generation), last.end_offset
+    if not lost_power:
+        if not root.is_clean or records:
+            _check_head(disk, last.end_sequence, broken)
+        return Chain(records, last.end_sequence, lost_power, None)
+    claim, _ = max(
+        (durable_claim_after(image, scan, superblock.seed) for scan, image in zip(scans, images, strict=True)
+         if scan is last or scan.header.generation > last.header.generation),
+    )  # fmt: skip
+    if last is scans[0] and len(scans) > 1:
+        barriers = [
+            BARRIER.unpack_from(r.payload)[1] for r in scans[1].records if r.kind == RecordType.BARRIER
+        ]
+        claim = max([claim, *barriers])
+    if claim > last.end_sequence:
+        raise log_damaged(*broken, f"record {last.end_sequence} is broken, but had been made durable")
+    through = root.first_sequence
+    for _, record in records:
+        if record.kind == RecordType.BARRIER:
+            through = max(through, BARRIER.unpack_from(record.payload)[0])
+    kept = [item for item in records if item[1].sequence < through]
+    cut = None
+    if len(kept) < len(records):
+        name, first = records[len(kept)]
+        cut = f"{name}, byte {first.offset}: {len(records) - len(kept)} records after the last barrier"
+    return Chain(kept, last.end_sequence, lost_power, cut)
+
+
+def _scan(disk: Disk, superblock: Superblock, root: Root) -> tuple[list[Scan], list[memoryview]]:
+    """Scan the root's generation and, if it was begun, the one after it."""
+    scans: list[Scan] = []
+    images: list[memoryview] = []
+    headers: list[SegmentHeader] = []
+    for generation in (root.generation, root.generation + 1):
+        name = segment_name(generation)
+        file = open_part(disk, name)
+        try:
+            header = read_segment_header(file, name, superblock.uuid)
+            headers.append(header)
+            if header.generation > root.generation + 1:
+                raise log_damaged(name, 0, "the segment is newer than the root allows")
+            if header.generation == generation:
+                images.append(memoryview(file.pread(superblock.log_segment_size_bytes, 0)))
+                scans.append(scan_segment(images[-1], header, superblock.seed))
+        finally:
+            file.close()
+    if not scans or scans[0].header.generation != root.generation:
+        # The root is durable before its segment is begun: an empty one of the newest boot that is known.
+        newest = max(headers, key=lambda header: header.generation)
+        empty = SegmentHeader(superblock.uuid, root.generation, root.first_sequence, newest.boot_id)
+        scans.insert(0, Scan(empty, [], SEGMENT_HEADER_SIZE_BYTES, root.first_sequence))
+        images.insert(0, memoryview(b""))
+    return scans, images
+
+
+def _check_head(disk: Disk, end_sequence: int, broken: tuple[str, int]) -> None:
+    """Raise DamagedError when the log ends before the head, which no kill of the process can outrun, says it
+    does.
+    """
+    file = open_part(disk, HEAD_NAME)
+    try:
+        head = decode_head(file.pread(HEAD.size, 0))
+    finally:
+        file.close()
+    if head is None:
+        raise log_damaged(HEAD_NAME, 0, "the log's head contradicts itself")
+    if end_sequence < head:
+        raise log_damaged(
+            *broken, f"record {end_sequence} is broken, but {head - end_sequence} more were written"
+        )

@@ -1,0 +1,31 @@
+"""A pool in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """A pool in numbers. Tracks: used + free + pending = total; staged ones are among the used.
+
+    Attributes:
+        mapped_track_count: entries of all volumes; more than tracks linked when volumes share them.
+        metadata_bytes: memory of tables, counts and free map.
+        log_used_bytes: of the current segment.
+    """
+
+    track_size_bytes: int
+    track_count: int
+    used_track_count: int
+    free_track_count: int
+    pending_free_count: int
+    staged_track_count: int
+    mapped_track_count: int
+    volume_count: int
+    table_page_count: int
+    metadata_bytes: int
+    log_segment_size_bytes: int
+    log_used_bytes: int
+    checkpoint_count: int
+    read_only_reason: str | None
