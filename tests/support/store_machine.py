@@ -70,7 +70,7 @@ class StoreWorld:
         self.open_count = 0
         self.full_count = 0
         self.crash_count = 0
-        self._creating: tuple[str, int] | None = None
+        self._creating: tuple[str, Callable[[int], None]] | None = None
         self._is_closing = False
         self._sync: Durable | None = None
         self._sync_call: Callable[[], None] | None = None
@@ -92,9 +92,25 @@ class StoreWorld:
         return words.tobytes()[:length]
 
     def create_volume(self, name: str, size_bytes: int) -> None:
-        self._creating = name, size_bytes
+        self._create(
+            name,
+            lambda number: self.model.create_volume(number, name, size_bytes),
+            lambda: self.pool.create_volume(name, size_bytes).number,
+        )
+
+    def copy_volume(self, source: int, name: str) -> None:
+        origin = self.model.state.volumes[source].name
+        self._create(
+            name,
+            lambda number: self.model.copy_volume(source, number, name),
+            lambda: self.pool.copy_volume(origin, name).number,
+        )
+
+    def _create(self, name: str, change_model: Callable[[int], None], call: Callable[[], int]) -> None:
+        """Only the pool knows the number of a new volume: the model is told afterwards, if need be by its name."""
+        self._creating = name, change_model
         try:
-            number = self.pool.create_volume(name, size_bytes).number
+            number = call()
         except PoolFullError:
             self._creating = None
             self.full_count += 1
@@ -102,7 +118,7 @@ class StoreWorld:
             self._crashed()
         else:
             self._creating = None
-            self.model.create_volume(number, name, size_bytes)
+            change_model(number)
             self.model.logged()
 
     def delete_volume(self, number: int) -> None:
@@ -367,10 +383,10 @@ class StoreWorld:
     def _find_new_volume(self) -> None:
         """Tell the model of a volume whose creation the process did not live to report."""
         if self._creating is not None:
-            name, size_bytes = self._creating
+            name, change_model = self._creating
             self._creating = None
             if name in self.pool.volumes:
-                self.model.create_volume(self.pool.volumes[name].number, name, size_bytes)
+                change_model(self.pool.volumes[name].number)
 
     def _open(self) -> None:
         self.pool = Pool.open(self.disk)
@@ -450,6 +466,12 @@ class StoreMachine(RuleBasedStateMachine):
     def create_volume(self, name: str, size_bytes: int) -> None:
         if all(volume.name != name for volume in self.world.model.state.volumes.values()):
             self.world.create_volume(name, size_bytes)
+
+    @precondition(has_volumes)
+    @rule(index=PICKS, name=st.sampled_from(["c", "d"]))
+    def copy_volume(self, index: int, name: str) -> None:
+        if all(volume.name != name for volume in self.world.model.state.volumes.values()):
+            self.world.copy_volume(self.pick(index), name)
 
     @precondition(has_volumes)
     @rule(index=PICKS)

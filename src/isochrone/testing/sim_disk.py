@@ -379,9 +379,10 @@ class SimFile:
         self._disk.step(self._life, kind, self._name, offset, length)
 
     def _write_prefix(self, data: Buffer, offset: int) -> None:
-        """Write as much of `data` as a process killed inside the call may have: up to a sector boundary."""
-        end = offset + self._disk.rng.randint(0, len(data))
-        length = end - end % SECTOR_SIZE_BYTES - offset
+        """Write what a process killed in the call may have written: up to a sector boundary, or all of it."""
+        first, last = offset // SECTOR_SIZE_BYTES, -(-(offset + len(data)) // SECTOR_SIZE_BYTES)
+        end = self._disk.rng.randint(first, last) * SECTOR_SIZE_BYTES
+        length = min(end - offset, len(data))
         if length > 0:
             self._inode.write(memoryview(data)[:length], offset)
 

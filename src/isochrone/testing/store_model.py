@@ -8,7 +8,8 @@ the floor:
 - after power loss, none before the start of the last completed `sync` (or what an earlier power loss left).
 
 Contents are modelled by *cells*. A cell is what one track is mapped to: writing a mapped track in place adds
-a version to its cell; unmapping and mapping again, and linking a staged track, give a new cell. A state maps
+a version to its cell; unmapping and mapping again, linking a staged track, and writing a track that a copy of
+the volume shares give a new cell. A state maps
 tracks to cells. So a recovered state says which cells are to be seen, and a cell says which bytes: after the
 death of the process its last version; after power loss any version since the last sync, or a mixture of them
 by sector, because an in-place overwrite may tear. It says as clearly what must not be seen: bytes of another
@@ -18,6 +19,7 @@ cell's bytes and fails.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -149,6 +151,10 @@ class StoreModel:
     def create_volume(self, number: int, name: str, size_bytes: int) -> None:
         """A new empty volume."""
         self._push(volumes={**self.state.volumes, number: VolumeState(name, size_bytes)})
+
+    def copy_volume(self, source: int, number: int, name: str) -> None:
+        """A new volume that maps to the same cells as `source`."""
+        self._push_volume(number, replace(self.state.volumes[source], name=name))
 
     def delete_volume(self, number: int) -> None:
         """The volume and its tracks are gone; what is staged for it stays until a commit finds no volume."""
@@ -397,14 +403,24 @@ class StoreModel:
         for track in unmapped:
             tracks.pop(track, None)
         in_place = []
+        references = self._references()
         for track, image in images.items():
-            if track in tracks:
+            if track in tracks and references[tracks[track]] == 1:
                 tracks[track].versions.append((self.sequence + 1, image))
                 in_place.append(tracks[track])
             else:
                 tracks[track] = Cell([(self.sequence + 1, image)])
         self._push_volume(number, replace(volume, tracks=tracks))
         self._undo = in_place
+
+    def _references(self) -> Counter[Cell]:
+        """How often each cell is mapped or staged now: one that is referred to once is overwritten in place."""
+        references = Counter(
+            cell for volume in self.state.volumes.values() for cell in volume.tracks.values()
+        )
+        staged = (entry.cell for session in self.state.sessions.values() for entry in session.staged)
+        references.update(cell for cell in staged if cell is not None)
+        return references
 
     def _push_volume(self, number: int, volume: VolumeState) -> None:
         self._push(volumes={**self.state.volumes, number: volume})
