@@ -11,7 +11,7 @@ import pytest
 from isochrone.model.errors import DamagedError, RefusedError
 from isochrone.model.records import RecordKind
 from isochrone.store.check import check_pool
-from isochrone.store.log import HEAD_NAME
+from isochrone.store.log import CLAIM, CLAIM_OFFSET, HEAD_NAME
 from isochrone.store.pool import Pool
 from isochrone.store.recovery import load_root, load_superblock
 from isochrone.store.segment import SEGMENT_HEADER_SIZE_BYTES, segment_name
@@ -277,19 +277,31 @@ def test_a_checkpoint_writes_only_pages_that_changed() -> None:
     assert sum(written) == 4096
 
 
-def test_a_checkpoint_becomes_due_when_the_log_is_half_full_or_slow_to_replay() -> None:
+def test_a_checkpoint_becomes_due_when_the_log_is_half_full_and_not_while_one_runs() -> None:
     _, pool = sim_pool()
-    assert not pool.checkpoint_due
+    due = [pool.checkpoint_due]
     pool.put_document("k", bytes(600_000))
     pool.log_write()
-    assert pool.checkpoint_due
-    steps = pool.checkpoint()
-    call = next(steps)
+    due.append(pool.checkpoint_due)
+    for call in pool.checkpoint():
+        due.append(pool.checkpoint_due)
+        call()
+    assert due == [False, True, False, False, False, False]
     assert not pool.checkpoint_due
-    call()
-    for later in steps:
-        later()
-    assert not pool.checkpoint_due
+
+
+def test_a_checkpoint_becomes_due_when_the_log_would_be_slow_to_replay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("isochrone.store.log.REPLAY_WEIGHT_MAX", 40)
+    _, pool = sim_pool()
+    pool.put_document("k", b"1")
+    pool.put_document("k", b"2")
+    pool.log_write()
+    due = [pool.checkpoint_due]
+    pool.put_document("k", b"3")
+    pool.log_write()
+    assert [*due, pool.checkpoint_due] == [False, True]
 
 
 def test_page_slots_do_not_leak_over_many_checkpoints() -> None:
@@ -338,6 +350,33 @@ def test_damage_to_what_a_later_sync_claims_durable_is_found_after_power_loss() 
     disk = damaged_log(lambda _: SEGMENT_HEADER_SIZE_BYTES + 36, power_loss=True)
     with pytest.raises(DamagedError, match="had been made durable"):
         Pool.open(disk)
+
+
+def test_damage_to_the_last_sync_is_found_once_the_head_has_reached_the_disk() -> None:
+    disk, pool = sim_pool()
+    pool.put_document("k", b"v")
+    run(pool.sync())
+    disk.open(HEAD_NAME).datasync()
+    disk.power_loss(Random(3))
+    flip(
+        disk, segment_name(load_root(disk, load_superblock(disk)).generation), SEGMENT_HEADER_SIZE_BYTES + 36
+    )
+    with pytest.raises(DamagedError, match="had been made durable"):
+        Pool.open(disk)
+
+
+def test_a_tail_that_may_be_torn_or_damaged_is_noted() -> None:
+    disk, pool = sim_pool()
+    pool.put_document("k", b"v")
+    run(pool.sync())
+    disk.power_loss(Random(3))
+    disk.open(HEAD_NAME).pwrite(bytes(CLAIM.size), CLAIM_OFFSET)  # it did not reach the disk
+    flip(
+        disk, segment_name(load_root(disk, load_superblock(disk)).generation), SEGMENT_HEADER_SIZE_BYTES + 36
+    )
+    report = check_pool(disk)
+    assert report.is_clean
+    assert "cut off, or damage" in report.notes[0]
 
 
 def test_a_torn_tail_is_left_out_after_power_loss() -> None:

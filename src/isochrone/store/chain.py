@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from isochrone.store.disk import Disk
-from isochrone.store.log import HEAD, HEAD_NAME, decode_head
+from isochrone.store.log import CLAIM, CLAIM_OFFSET, HEAD, HEAD_NAME, decode_claim, decode_head
 from isochrone.store.log_records import BARRIER, RecordType
 from isochrone.store.parts import open_part
 from isochrone.store.root import Root
@@ -25,6 +25,7 @@ from isochrone.store.segment import (
     LogRecord,
     Scan,
     SegmentHeader,
+    begins_record,
     durable_claim_after,
     log_damaged,
     read_segment_header,
@@ -63,27 +64,52 @@ def read_chain(disk: Disk, superblock: Superblock, root: Root) -> Chain:
         if not root.is_clean or records:
             _check_head(disk, last.end_sequence, broken)
         return Chain(records, last.end_sequence, lost_power, None)
-    claim, _ = max(
-        (durable_claim_after(image, scan, superblock.seed) for scan, image in zip(scans, images, strict=True)
-         if scan is last or scan.header.generation > last.header.generation),
-    )  # fmt: skip
-    if last is scans[0] and len(scans) > 1:
-        barriers = [
-            BARRIER.unpack_from(r.payload)[1] for r in scans[1].records if r.kind == RecordType.BARRIER
-        ]
-        claim = max([claim, *barriers])
-    if claim > last.end_sequence:
+    behind = [
+        (scan, image) for scan, image in zip(scans, images, strict=True) if scan is last or last is scans[0]
+    ]
+    if _durable_claim(disk, root, last, behind, superblock.seed) > last.end_sequence:
         raise log_damaged(*broken, f"record {last.end_sequence} is broken, but had been made durable")
-    through = root.first_sequence
-    for _, record in records:
-        if record.kind == RecordType.BARRIER:
-            through = max(through, BARRIER.unpack_from(record.payload)[0])
+    through = max(
+        [root.first_sequence, *(barrier[0] for _, record in records for barrier in _barrier(record))]
+    )
     kept = [item for item in records if item[1].sequence < through]
     cut = None
     if len(kept) < len(records):
         name, first = records[len(kept)]
         cut = f"{name}, byte {first.offset}: {len(records) - len(kept)} records after the last barrier"
+    elif any(scan is last and begins_record(image, scan) for scan, image in behind):
+        cut = f"{broken[0]}, byte {broken[1]}: a record that the power loss cut off, or damage since the last sync"
     return Chain(kept, last.end_sequence, lost_power, cut)
+
+
+def _durable_claim(
+    disk: Disk, root: Root, last: Scan, behind: list[tuple[Scan, memoryview]], pool_seed: int
+) -> int:
+    """Return up to which sequence anything that survived says that the log had been durable.
+
+    Args:
+        last: where the chain ends.
+        behind: segments that hold bytes behind that end, with their content.
+    """
+    claims = [durable_claim_after(image, scan, pool_seed)[0] for scan, image in behind]
+    claims += [
+        barrier[1]
+        for scan, _ in behind
+        if scan is not last
+        for record in scan.records
+        for barrier in _barrier(record)
+    ]
+    file = open_part(disk, HEAD_NAME)
+    try:
+        head = file.pread(CLAIM_OFFSET + CLAIM.size, 0)
+    finally:
+        file.close()
+    return max([*claims, decode_claim(head, range(root.generation, root.generation + 2))])
+
+
+def _barrier(record: LogRecord) -> list[tuple[int, int]]:
+    """Return (tracks_through, log_through) when the record is a barrier."""
+    return [BARRIER.unpack_from(record.payload)] if record.kind == RecordType.BARRIER else []
 
 
 def _scan(disk: Disk, superblock: Superblock, root: Root) -> tuple[list[Scan], list[memoryview]]:

@@ -13,7 +13,8 @@ Where does the log end? After the death of the process alone exactly where the *
 memory that is stored after each write, so that damage to the last record cannot pass as a torn tail. After a
 power loss nothing vouches for what was written since the last sync: the log ends at the last barrier (see
 recovery). A barrier also says how far the log itself had been made durable before; a broken record below that
-is damage, above it a torn tail.
+is damage, above it a torn tail. The head repeats that word after each sync. Nothing makes it durable, but
+the kernel writes it out within seconds; what arrives was true when it was stored.
 
 Rejected: finding the end by zeroed space (a rewrite of 64 MiB per checkpoint); a barrier as proof for the
 records right before it (sectors of one unsynced write may reach the disk in any order).
@@ -48,6 +49,9 @@ HEAD_NAME: Final = "log.head"
 HEAD_SIZE_BYTES: Final = 4096
 HEAD: Final = Struct("<QQ")
 """End sequence, and the same xored with HEAD_MARK."""
+CLAIM_OFFSET: Final = 64
+CLAIM: Final = Struct("<QQQ")
+"""Generation, a sequence before which all records are durable, and both xored with HEAD_MARK."""
 HEAD_MARK: Final = int.from_bytes(b"ISOCHEAD", "little")
 
 MAP_RECORD_BYTES_MAX: Final = 1 << 20
@@ -60,6 +64,14 @@ def decode_head(data: Buffer) -> int | None:
     """Return the end sequence that the head says, None when its two words contradict each other."""
     sequence, mark = HEAD.unpack_from(data)
     return sequence if sequence ^ mark == HEAD_MARK else None
+
+
+def decode_claim(data: bytes, generations: range) -> int:
+    """Return up to which sequence the head claims the log durable; 0 when it does not, for these generations."""
+    generation, through, mark = CLAIM.unpack_from(data, CLAIM_OFFSET)
+    if generation not in generations or generation ^ through ^ mark != HEAD_MARK:
+        return 0
+    return int(through)
 
 
 class Log:
@@ -89,7 +101,9 @@ class Log:
         self._offset = SEGMENT_HEADER_SIZE_BYTES
         self._replay_weight = 0
         self._seed = 0
-        self._unsynced: dict[File, int] = {}  # sequence behind the last record, per segment, the older one first
+        self._unsynced: dict[
+            File, int
+        ] = {}  # sequence behind the last record, per segment, the older one first
         self.content_through = self.barrier_through = self.durable_through = 0
         self.generation = 0
         self.next_sequence = 1
@@ -150,6 +164,7 @@ class Log:
     def synced(self, through: int) -> None:
         """All segments were made durable when `through` was the next sequence; more may have followed since."""
         self.durable_through = max(self.durable_through, through)
+        self._store_claim()
         self._unsynced = {file: end for file, end in self._unsynced.items() if end > through}
 
     def checkpointed(self, first_sequence: int) -> None:
@@ -164,11 +179,6 @@ class Log:
         self._maps.clear()
         self._pending.clear()
         self._pending_bytes = 0
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the segment holds no record and nothing is pending."""
-        return self._offset == SEGMENT_HEADER_SIZE_BYTES and not self._pending and not self._maps
 
     @property
     def has_pending(self) -> bool:
@@ -206,6 +216,12 @@ class Log:
 
     def _mark_unsynced(self) -> None:
         self._unsynced[self.file] = self.next_sequence
+
+    def _store_claim(self) -> None:
+        mark = self.generation ^ self.durable_through ^ HEAD_MARK
+        self._head[CLAIM_OFFSET : CLAIM_OFFSET + CLAIM.size] = CLAIM.pack(
+            self.generation, self.durable_through, mark
+        )
 
     def _store_head(self) -> None:
         self._head[: HEAD.size] = HEAD.pack(self.next_sequence, self.next_sequence ^ HEAD_MARK)

@@ -140,6 +140,14 @@ def durable_claim_after(data: memoryview, scan: Scan, pool_seed: int) -> tuple[i
     return best
 
 
+def begins_record(data: memoryview, scan: Scan) -> bool:
+    """Whether the bytes behind the chain begin like the record that would come next."""
+    if scan.end_offset + HEADER.size > len(data):
+        return False
+    _, sequence, magic, generation, _, _ = HEADER.unpack_from(data, scan.end_offset)
+    return bool((sequence, magic, generation) == (scan.end_sequence, RECORD_MAGIC, scan.header.generation))
+
+
 def _record_at(data: memoryview, offset: int, generation: int, seed: int) -> LogRecord | None:
     """Return the record at `offset` if it is whole and of this generation."""
     if offset + HEADER.size > len(data):
