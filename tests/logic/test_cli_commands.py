@@ -169,6 +169,13 @@ def test_creating_waits_until_every_pair_is_duplex(isochrone: CommandLine) -> No
     ]
 
 
+def test_a_proxy_for_the_web_is_not_asked(isochrone: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(variable, "nonsense://proxy")
+    nobody = isochrone("volume", "list", "--controller", "tcp:127.0.0.1:1")
+    assert nobody.code == ExitCode.UNAVAILABLE
+
+
 def test_settings_reach_the_session(isochrone: CommandLine) -> None:
     settings = ("--group-interval-ms", "25", "--group-size-max", "8MiB", "--compression", "zstd")
     pacing = ("--overflow", "suspend", "--pace-delay-ms-max", "7")

@@ -11,7 +11,7 @@ from isochrone.report.models import StatusReport
 from isochrone.report.times import NOT_MEASURED
 from support.reports import EMPTY, SESSION, STATUS
 
-UNITS = ("_bytes", "_seconds", "_total", "_info", "_state", "_ratio", "_tracks", "_tracks_remaining")
+UNITS = ("_bytes", "_seconds", "_total", "_info", "_state", "_role", "_ratio", "_tracks", "_tracks_remaining")
 UNITLESS = {"connections", "epoch", "image_complete", "blocked", "link_up", "quiesced", "held_writes"}
 
 

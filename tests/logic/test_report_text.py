@@ -15,11 +15,12 @@ from isochrone.report.text import (
     recovered_text,
     session_view,
     sessions_table,
+    sources_table,
     status_view,
     writes_text,
 )
 from isochrone.report.times import NOT_MEASURED
-from support.reports import CAPTURE, EMPTY, POOL, SESSION, STATUS, behind
+from support.reports import CAPTURE, EMPTY, POOL, SESSION, SOURCE, STATUS, behind
 
 
 def text_of(view: RenderableType) -> str:
@@ -53,6 +54,8 @@ def test_outside_text_is_never_markup() -> None:
     text = text_of(status_view(STATUS))
     assert "[Errno 111] Connection refused" in text
     assert "secondary of session bank [not recovered]" in text
+    source = SOURCE.model_copy(update={"last_error": "[bold]refused[/bold]"})
+    assert "[bold]refused[/bold]" in text_of(sources_table([source]))
 
 
 def test_a_session_shows_its_lags_and_progress() -> None:

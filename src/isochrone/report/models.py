@@ -209,7 +209,7 @@ class PairReport(Report):
         if self.tracks_remaining == 0:
             return 100.0
         total = max(self.tracks_to_copy, self.tracks_remaining)
-        return min(99.9, int(1000 * (total - self.tracks_remaining) / total) / 10)
+        return 1000 * (total - self.tracks_remaining) // total / 10
 
 
 class SourceReport(Report):

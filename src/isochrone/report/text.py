@@ -406,4 +406,4 @@ def _facts(facts: Iterable[tuple[str, str | Text]]) -> Table:
 
 
 def _indented(table: Table) -> RenderableType:
-    return Padding(table, (0, 0, 0, 2))
+    return Padding(table, (0, 0, 0, 2), expand=False)

@@ -17,10 +17,10 @@ NS_PER_S: Final = 1_000_000_000
 
 
 def wall_text(wall_ns: int) -> str:
-    """Return nanoseconds since 1970 as ISO 8601 in UTC, to the microsecond: `2026-01-31T12:00:00.250000Z`."""
+    """Return nanoseconds since 1970 as ISO 8601 in UTC, to the millisecond: `2026-01-31T12:00:00.250Z`."""
     seconds, rest_ns = divmod(wall_ns, NS_PER_S)
     moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest_ns // 1000)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def duration_text(seconds: float) -> str:
