@@ -64,25 +64,29 @@ class ChangeMap:
         self._name = name
         self._volume_number = volume_number
         self._file = disk.open(name, create=True)
-        self.was_created = self._file.size_bytes() < HEADER_SIZE_BYTES
         self._active = GENERATION_A
         self.frozen = True
         self.toggle_ns: int | None = None
-        self._check_or_write_header(volume_number)
+        self.was_created = self._begin_if_empty(volume_number)
         self._map(track_count)
 
-    def _check_or_write_header(self, volume_number: int) -> None:
-        if self.was_created:
+    def _begin_if_empty(self, volume_number: int) -> bool:
+        """Check the header; write it when there is none, in a new file or in one whose bytes a power loss took."""
+        is_new = self._file.size_bytes() < HEADER_SIZE_BYTES
+        header = bytes(_HEADER.size) if is_new else self._file.pread(_HEADER.size, 0)
+        if not any(header):
+            self._file.truncate(0)
             self._file.allocate(HEADER_SIZE_BYTES)
             self._file.pwrite(_HEADER.pack(MAGIC, VERSION, volume_number, 0), 0)
-            return
-        magic, version, number, _ = _HEADER.unpack(self._file.pread(_HEADER.size, 0))
+            return True
+        magic, version, number, _ = _HEADER.unpack(header)
         if (magic, version, number) != (MAGIC, VERSION, volume_number):
             raise DamagedError(
                 f"change map {self._name}: the header does not name volume {volume_number} in format {VERSION}; "
                 "remove the file and restart: the session then copies the whole volume again",
                 file=self._name,
             )
+        return False
 
     def _map(self, track_count: int) -> None:
         size_bytes = HEADER_SIZE_BYTES + track_count

@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from isochrone.model.errors import PoolFullError
+from isochrone.model.errors import BusyError, PoolFullError
 from isochrone.model.records import RECORD_DTYPE, RecordArray
 from isochrone.mover.settings import MoverSettings
 from isochrone.store.disk import Buffer
@@ -89,6 +89,7 @@ class Mover:
         self._staged_since_form_bytes = 0
         self._formed_at_ns = 0
         self._idle_logged_at_ns = 0
+        self._compacted_ns = 0
 
     # Sources
 
@@ -139,13 +140,23 @@ class Mover:
         if not any(state.waiting for state in self.sources.values()):
             self.full_reason = ""
 
+    def compact(self, hold_floor_ns: int) -> None:
+        """While commits are held and the pool is full, give up staged entries that no commit will ever link.
+
+        The commit that lifts the hold goes to a J at or past the present one, so of everything after the floor and up
+        to J only the newest entry of each track is wanted.
+        """
+        if self.journal_ns > self._compacted_ns:
+            self._compacted_ns = self.journal_ns
+            self._pool.compact(self._session, hold_floor_ns, self.journal_ns)
+
     def _stage(self, source: int, state: Source, received: ReceivedSet) -> bool:
         if len(received.records):
             try:
                 self._pool.stage(
                     self._session, source, received.through_ns, received.records, received.payload
                 )
-            except PoolFullError as error:
+            except (PoolFullError, BusyError) as error:
                 self.full_reason = error.message
                 return False
             self._unhardened = True
@@ -163,8 +174,7 @@ class Mover:
     def form_ns(self) -> int:
         """F: everything up to it has been staged from every primary that has joined; J when none has."""
         joined: list[int] = [state.through_ns for state in self.sources.values() if state.joined_ns is not None]
-        formed_ns = min(joined, default=0)
-        return max(self.journal_ns, formed_ns)
+        return max(self.journal_ns, min(joined, default=0))
 
     def form(self, now_ns: int) -> bool:
         """Close a group if one is due. Returns whether the shell must run the pool's sync and then call `hardened`."""

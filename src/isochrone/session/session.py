@@ -122,6 +122,8 @@ class Session:
         if self.document.state is SessionState.ENDED:
             return
         if self.mover.full_reason:
+            if self.document.hold_floor_ns is not None:
+                self.mover.compact(self.document.hold_floor_ns)
             self.mover.stage_waiting()
         if self.document.state is not SessionState.RECOVERY:
             if self.mover.form(now_ns):

@@ -44,6 +44,7 @@ class RecordType(IntEnum):
     COMMIT = 11
     DISCARD = 12
     END_SESSION = 13
+    COMPACT = 14
 
 
 REPLAY_WEIGHT: Final = {RecordType.MAP: 1, RecordType.BARRIER: 1}
@@ -62,6 +63,7 @@ KEY_LENGTH: Final = Struct("<H")
 STAGE: Final = Struct("<QQQII")
 """session, source, through_ns, record count, physical run count."""
 SESSION_TIME: Final = Struct("<QQ")
+SESSION_TIMES: Final = Struct("<QQQ")
 SESSION: Final = Struct("<Q")
 
 

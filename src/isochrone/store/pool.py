@@ -131,7 +131,11 @@ class Pool:
         disk.lock()
         recovered = recover(disk)
         pool = Pool(disk, recovered)
-        pool._checkpointer.begin(recovered.next_generation, recovered.next_sequence)
+        try:
+            pool._checkpointer.begin(recovered.next_generation, recovered.next_sequence)
+        except BaseException:
+            pool._close_files()
+            raise
         return pool
 
     @property
@@ -272,6 +276,14 @@ class Pool:
         """
         return self.stager.discard(session, after_ns)
 
+    def compact(self, session: int, after_ns: int, through_ns: int) -> int:
+        """Drop staged entries that a later staged entry of the same track supersedes; return how many tracks.
+
+        For a session whose next commit is surely past `through_ns`: no image between `after_ns` and then will be
+        wanted. Entries up to `after_ns` stay as they are.
+        """
+        return self.stager.compact(session, after_ns, through_ns)
+
     def end_session(self, session: int) -> None:
         """Forget a session: staged entries, staged and committed times. Nothing happens when it is unknown."""
         self.stager.end_session(session)
@@ -397,10 +409,13 @@ class Pool:
                 self._durability.sync_inline()
                 self._checkpointer.end()
         finally:
-            self._log.close()
-            self._tracks.close()
-            self._pages.close()
+            self._close_files()
             self._disk.close()
+
+    def _close_files(self) -> None:
+        self._log.close()
+        self._tracks.close()
+        self._pages.close()
 
     def _log_now(self, kind: RecordType, payload: bytes) -> None:
         self._log.append(kind, payload)

@@ -16,6 +16,7 @@ from isochrone.store.log_records import (
     NUMBER,
     SESSION,
     SESSION_TIME,
+    SESSION_TIMES,
     UNMAP,
     VOLUME,
     VOLUME_COPY,
@@ -96,6 +97,8 @@ def _apply(state: PoolState, name: str, record: LogRecord) -> None:
                 state.commit(*SESSION_TIME.unpack(payload))
             case RecordType.DISCARD:
                 state.discard(*SESSION_TIME.unpack(payload))
+            case RecordType.COMPACT:
+                state.compact(*SESSION_TIMES.unpack(payload))
             case RecordType.END_SESSION:
                 state.end_session(*SESSION.unpack(payload))
             case _:

@@ -20,6 +20,7 @@ from isochrone.store.limits import SESSION_COUNT_MAX, SOURCE_COUNT_MAX, STAGED_R
 from isochrone.store.log_records import (
     SESSION,
     SESSION_TIME,
+    SESSION_TIMES,
     RecordType,
     StagePayload,
     pack_stage,
@@ -32,6 +33,8 @@ from isochrone.store.volume import VolumeParts
 
 _TIME_NS_MAX: Final = (1 << 64) - 1
 _KEY_PAGE_BITS: Final = 32
+_RESERVED_COUNT_MIN: Final = 1024
+"""Up to this many reserved pages, those of entries that were linked meanwhile are kept in the count."""
 _EMPTY: Final = SessionStage()
 
 
@@ -42,8 +45,8 @@ class Stager:
         self._parts = parts
         self._state = parts.state
         self._shift = parts.state.track_size_bytes.bit_length() - 1
-        self._record_count = parts.state.staged_record_count
         self._reserved: set[int] = set()  # volume << 32 | page index
+        self._reserved_count_max = _RESERVED_COUNT_MIN
         self.recount_pages()
 
     @property
@@ -80,7 +83,6 @@ class Stager:
             physicals = self._parts.state.allocator.take(track_count)
             self._write(physicals, memoryview(payload))
         self._reserved |= new_pages
-        self._record_count += len(records)
         staged = StagePayload(session, source, through_ns, np.array(records), physicals)
         self._state.stage(staged)
         self._parts.log.append(RecordType.STAGE, pack_stage(staged))
@@ -93,7 +95,7 @@ class Stager:
         self._check_room(session)
         result = self._state.commit(session, through_ns)
         self._parts.log.append(RecordType.COMMIT, SESSION_TIME.pack(session, through_ns))
-        self._recount()
+        self._forget_pages()
         return result
 
     def discard(self, session: int, after_ns: int) -> int:
@@ -102,7 +104,17 @@ class Stager:
         _check_u64(session=session, after_ns=after_ns)
         count = self._state.discard(session, after_ns)
         self._parts.log.append(RecordType.DISCARD, SESSION_TIME.pack(session, after_ns))
-        self._recount()
+        self._forget_pages()
+        return count
+
+    def compact(self, session: int, after_ns: int, through_ns: int) -> int:
+        """Drop staged entries that no commit will link; see `Pool.compact`."""
+        self._parts.health.check()
+        _check_u64(session=session, after_ns=after_ns, through_ns=through_ns)
+        count = self._state.compact(session, after_ns, through_ns)
+        if count:
+            self._parts.log.append(RecordType.COMPACT, SESSION_TIMES.pack(session, after_ns, through_ns))
+            self._forget_pages()
         return count
 
     def end_session(self, session: int) -> None:
@@ -112,7 +124,7 @@ class Stager:
         if session in self._state.sessions:
             self._state.end_session(session)
             self._parts.log.append(RecordType.END_SESSION, SESSION.pack(session))
-            self._recount()
+            self._forget_pages()
 
     def session(self, session: int) -> SessionStage:
         """Return what is known of a session: an empty one when nothing is."""
@@ -132,9 +144,10 @@ class Stager:
             )
         if not len(records):
             return
-        if self._record_count + len(records) > STAGED_RECORD_COUNT_MAX:
+        record_count = self._state.staged_record_count
+        if record_count + len(records) > STAGED_RECORD_COUNT_MAX:
             raise BusyError(
-                f"{self._record_count} records are staged, {STAGED_RECORD_COUNT_MAX} are the limit: commit first",
+                f"{record_count} records are staged, {STAGED_RECORD_COUNT_MAX} are the limit: commit first",
                 session=session,
             )
         times = records["time_ns"]
@@ -190,11 +203,13 @@ class Stager:
             self._parts.state.allocator.give_back(physicals)
             raise
 
-    def _recount(self) -> None:
-        """Adjust what is kept by adding up after entries have gone."""
-        self._record_count = self._state.staged_record_count
-        if not self._record_count:
+    def _forget_pages(self) -> None:
+        """Entries have gone: now and then, find out which pages the rest may create."""
+        if not self._state.staged_record_count:
             self._reserved.clear()
+        elif len(self._reserved) > self._reserved_count_max:
+            self.recount_pages()
+            self._reserved_count_max = max(_RESERVED_COUNT_MIN, 2 * len(self._reserved))
 
 
 def _check_u64(**values: int) -> None:

@@ -70,10 +70,11 @@ class SourceStage:
 
 @dataclass(slots=True)
 class SessionStage:
-    """What one session has staged and committed. `entry_count` and `track_count` sum up the chunks."""
+    """What one session has staged and committed; the three counts sum up its chunks."""
 
     committed_through_ns: int = 0
     sources: dict[int, SourceStage] = field(default_factory=dict)
+    record_count: int = 0
     entry_count: int = 0
     track_count: int = 0
 
@@ -83,6 +84,7 @@ class SessionStage:
         stage.through_ns = through_ns
         if len(chunk.records):
             stage.chunks.append(chunk)
+            self.record_count += len(chunk.records)
             self.entry_count += chunk.entry_count
             self.track_count += len(chunk.physicals)
 
@@ -105,7 +107,23 @@ class SessionStage:
         self._subtract(taken)
         return taken
 
+    def keep_newest(self, after_ns: int, through_ns: int) -> list[TrackNumbers]:
+        """Of entries with after_ns < time <= through_ns keep the newest of each track; return the others' tracks."""
+        dropped: list[TrackNumbers] = []
+        for stage in self.sources.values():
+            early, rest = _split_all(stage.chunks, after_ns)
+            middle, late = _split_all(rest, through_ns)
+            if middle:
+                newest, superseded = newest_of(join(middle))
+                self._subtract(middle)
+                self.entry_count += newest.entry_count
+                self.track_count += len(newest.physicals)
+                stage.chunks = [*early, newest, *late]
+                dropped.append(superseded)
+        return dropped
+
     def _subtract(self, chunks: list[Chunk]) -> None:
+        self.record_count -= sum(len(chunk.records) for chunk in chunks)
         self.entry_count -= sum(chunk.entry_count for chunk in chunks)
         self.track_count -= sum(len(chunk.physicals) for chunk in chunks)
 
@@ -132,6 +150,28 @@ def join(chunks: list[Chunk]) -> Chunk:
     records = [chunk.records for chunk in chunks] or [np.empty(0, RECORD_DTYPE)]
     physicals = [chunk.physicals for chunk in chunks] or [np.empty(0, np.uint32)]
     return Chunk(np.concatenate(records), np.concatenate(physicals))
+
+
+def newest_of(chunk: Chunk) -> tuple[Chunk, TrackNumbers]:
+    """Return `chunk` with only the last entry of each track, still in order, and the tracks of the other entries."""
+    records = chunk.records
+    counts = records["track_count"]
+    record_of = np.repeat(np.arange(len(records)), counts)
+    tracks = expand(records["track"], counts)
+    keys = (np.repeat(records["volume"], counts).astype(np.int64) << 32) | tracks
+    _, from_end = np.unique(keys[::-1], return_index=True)
+    kept = np.zeros(len(keys), np.bool_)
+    kept[len(keys) - 1 - from_end] = True
+    has_data = np.repeat(records["kind"] & np.uint32(RecordKind.DATA) != 0, counts)
+    physicals = np.zeros(len(keys), np.uint32)
+    physicals[has_data] = chunk.physicals
+    tracks, record_of = tracks[kept], record_of[kept]
+    breaks = np.flatnonzero((np.diff(record_of) != 0) | (np.diff(tracks) != 1)) + 1
+    starts = np.concatenate([[0], breaks])
+    newest = records[record_of[starts]].copy()
+    newest["track"] = tracks[starts]
+    newest["track_count"] = np.diff(starts, append=len(tracks))
+    return Chunk(newest, physicals[kept & has_data]), physicals[~kept & has_data]
 
 
 def entries_by_volume(chunk: Chunk) -> list[tuple[int, Entries]]:

@@ -132,6 +132,14 @@ class PoolState:
         stage = self.sessions.get(session)
         return self._drop_chunks(stage.take_after(after_ns)) if stage else 0
 
+    def compact(self, session: int, after_ns: int, through_ns: int) -> int:
+        """Drop entries that a later one of the same track supersedes within (after_ns, through_ns]; count them."""
+        stage = self.sessions.get(session)
+        dropped = stage.keep_newest(after_ns, through_ns) if stage else []
+        for physicals in dropped:
+            self.tables.drop(physicals)
+        return sum(map(len, dropped))
+
     def end_session(self, session: int) -> None:
         """Forget a session and drop all that it has staged."""
         stage = self.sessions.pop(session, None)
@@ -159,12 +167,7 @@ class PoolState:
     @property
     def staged_record_count(self) -> int:
         """Staged records of all sessions."""
-        return sum(
-            len(chunk.records)
-            for session in self.sessions.values()
-            for source in session.sources.values()
-            for chunk in source.chunks
-        )
+        return sum(session.record_count for session in self.sessions.values())
 
     def _link(self, chunk: Chunk) -> Assigned:
         linked = superseded = freed = 0

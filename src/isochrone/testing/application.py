@@ -34,6 +34,7 @@ class Application:
 
     Attributes:
         is_writing: cleared to let it end after the write in progress.
+        pause_ns: about how long it thinks between an acknowledgement and its next write.
     """
 
     def __init__(
@@ -46,12 +47,12 @@ class Application:
         self._rng = rng
         self._history = history
         self._volumes = volumes
-        self._pause_ns = rng.choice((MILLISECOND_NS // 5, 2 * MILLISECOND_NS, 20 * MILLISECOND_NS))
+        self.pause_ns = rng.choice((MILLISECOND_NS, 4 * MILLISECOND_NS, 20 * MILLISECOND_NS))
         self._go_on()
 
     def _go_on(self) -> None:
         if self.is_writing:
-            self._events.after(self._rng.randrange(1, 2 * self._pause_ns), self._write_somewhere)
+            self._events.after(self._rng.randrange(1, 2 * self.pause_ns), self._write_somewhere)
 
     def _write_somewhere(self) -> None:
         node, name = self._rng.choice(self._volumes)
@@ -130,7 +131,7 @@ def settle_after_restart(history: History, oracle: Oracle, node: PrimaryNode, vo
         key = volume_key(node, name)
         image[key] = history.split_tracks(volume.read(0, volume.size_bytes))
         for track, content in enumerate(image[key]):
-            if power_lost and history.token_of(content) is None:
+            if history.token_of(content) is None:
                 _check_torn(history, key, track, content)
                 torn.append((name, track))
                 image[key][track] = held.get((key, track), ZERO_TOKEN) * (size // TOKEN_BYTES)
@@ -143,7 +144,7 @@ def settle_after_restart(history: History, oracle: Oracle, node: PrimaryNode, vo
 
 
 def _check_torn(history: History, key: str, track: int, content: bytes) -> None:
-    """A track overwritten without a flush may hold sectors of both versions, never of anything else."""
+    """A track whose write was interrupted, or not flushed, may hold sectors of several versions; nothing else."""
     known = {write.token_at((key, track)) for write in history.by_place.get((key, track), [])} | {ZERO_TOKEN}
     for start in range(0, len(content), SECTOR_SIZE_BYTES):
         sector = content[start : start + SECTOR_SIZE_BYTES]

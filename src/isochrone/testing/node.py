@@ -125,6 +125,11 @@ class Node:
         self._flush_waiters.append(done)
         self._next_sync()
 
+    def sync_now(self) -> None:
+        """Make everything durable before anything else happens, as a command does that answers "done"."""
+        for call in self.pool.sync():
+            call()
+
     def checkpoint(self) -> None:
         """Write a checkpoint, step by step, between other work."""
         if not self._syncing:
