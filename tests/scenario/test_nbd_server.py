@@ -7,6 +7,7 @@ import contextlib
 import random
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from isochrone.nbd import constants as c
 from isochrone.nbd import server as server_module
 from isochrone.nbd.client import NbdClient, connect
 from isochrone.nbd.client_handshake import list_exports
-from isochrone.nbd.connection import DEFERRED_REPLIES_MAX, LARGE_BUFFER_SECONDS
+from isochrone.nbd.connection import DEFERRED_REPLIES_MAX, LARGE_BUFFER_SECONDS, Connection
 from isochrone.nbd.constants import Command, Errno
 from isochrone.nbd.errors import NbdError
 from isochrone.nbd.receive import RECEIVE_BUFFER_BYTES, RECEIVE_BUFFER_BYTES_MAX
@@ -402,18 +403,24 @@ def test_a_client_that_vanishes_in_mid_request_leaves_nothing_behind(
 
 
 def test_a_client_that_vanishes_during_its_flush_keeps_the_export_until_it_ends(
-    running: RunningServer, export: MemoryExport
+    running: RunningServer, export: MemoryExport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    lost = threading.Event()
+    noticed = Connection.connection_lost
+
+    def notice(connection: Connection, exc: Exception | None) -> None:
+        noticed(connection, exc)
+        lost.set()
+
+    monkeypatch.setattr(Connection, "connection_lost", notice)
     gate = export.flush_gate = running.call(asyncio.Event)
     with raw(running.path) as bad:
         bad.sendall(packed(Command.FLUSH, 0, 0))
         wait_until(lambda: len(export.calls("flush")) == 1)
-    with raw(running.path) as other:
-        other.sendall(packed(Command.READ, 0, 1))
-        receive(other, 17)
-        assert export.open_count == 2
-        running.call(gate.set)
-        running.wait_until(lambda: export.open_count == 1)
+    assert lost.wait(20)
+    assert export.open_count == 1
+    running.call(gate.set)
+    running.wait_until(lambda: export.open_count == 0)
 
 
 def test_a_client_that_reads_no_replies_stops_only_itself(
@@ -541,9 +548,9 @@ def test_spare_memory_is_taken_back_at_once_when_another_needs_it(
         connect(running.path) as second,
     ):
         begun_s = time.monotonic()
-        for _ in range(5):
-            first.write(0, bytes(30 * MIB))
-            second.write(0, bytes(30 * MIB))
+        for size_bytes in (20 * MIB, 30 * MIB, 31 * MIB):
+            first.write(0, bytes(size_bytes))
+            second.write(0, bytes(size_bytes // 2))
         assert time.monotonic() - begun_s < 5 * LARGE_BUFFER_SECONDS
 
 
