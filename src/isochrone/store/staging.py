@@ -84,9 +84,7 @@ class SessionStage:
         stage.through_ns = through_ns
         if len(chunk.records):
             stage.chunks.append(chunk)
-            self.record_count += len(chunk.records)
-            self.entry_count += chunk.entry_count
-            self.track_count += len(chunk.physicals)
+            self._add([chunk])
 
     def take_through(self, time_ns: int) -> list[Chunk]:
         """Remove and return all with time <= time_ns, in arrival order per source."""
@@ -94,7 +92,7 @@ class SessionStage:
         for stage in self.sources.values():
             early, stage.chunks = _split_all(stage.chunks, time_ns)
             taken += early
-        self._subtract(taken)
+        self._add(taken, -1)
         return taken
 
     def take_after(self, time_ns: int) -> list[Chunk]:
@@ -104,7 +102,7 @@ class SessionStage:
             stage.chunks, late = _split_all(stage.chunks, time_ns)
             stage.through_ns = min(stage.through_ns, time_ns)
             taken += late
-        self._subtract(taken)
+        self._add(taken, -1)
         return taken
 
     def keep_newest(self, after_ns: int, through_ns: int) -> list[TrackNumbers]:
@@ -115,17 +113,16 @@ class SessionStage:
             middle, late = _split_all(rest, through_ns)
             if middle:
                 newest, superseded = newest_of(join(middle))
-                self._subtract(middle)
-                self.entry_count += newest.entry_count
-                self.track_count += len(newest.physicals)
+                self._add(middle, -1)
+                self._add([newest])
                 stage.chunks = [*early, newest, *late]
                 dropped.append(superseded)
         return dropped
 
-    def _subtract(self, chunks: list[Chunk]) -> None:
-        self.record_count -= sum(len(chunk.records) for chunk in chunks)
-        self.entry_count -= sum(chunk.entry_count for chunk in chunks)
-        self.track_count -= sum(len(chunk.physicals) for chunk in chunks)
+    def _add(self, chunks: list[Chunk], sign: int = 1) -> None:
+        self.record_count += sign * sum(len(chunk.records) for chunk in chunks)
+        self.entry_count += sign * sum(chunk.entry_count for chunk in chunks)
+        self.track_count += sign * sum(len(chunk.physicals) for chunk in chunks)
 
 
 def _split_all(chunks: list[Chunk], time_ns: int) -> tuple[list[Chunk], list[Chunk]]:

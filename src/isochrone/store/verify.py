@@ -94,16 +94,18 @@ def _track_findings(state: PoolState) -> list[str]:
 def _staging_findings(state: PoolState) -> list[str]:
     findings = []
     for number, session in state.sessions.items():
-        entry_count = track_count = 0
+        record_count = entry_count = track_count = 0
         for source, stage in session.sources.items():
             for chunk in stage.chunks:
+                record_count += len(chunk.records)
                 entry_count += chunk.entry_count
                 track_count += len(chunk.physicals)
                 if int(chunk.records["time_ns"][-1]) > stage.through_ns:
                     findings.append(
                         f"session {number}, source {source}: a record is later than what is staged"
                     )
-        if (entry_count, track_count) != (session.entry_count, session.track_count):
+        kept = (session.record_count, session.entry_count, session.track_count)
+        if (record_count, entry_count, track_count) != kept:
             findings.append(
                 f"session {number}: {entry_count} entries are staged, {session.entry_count} counted"
             )
