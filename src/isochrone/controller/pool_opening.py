@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from isochrone.controller.settings import PoolSection
-from isochrone.model.errors import ConflictError, NotFoundError, RefusedError
+from isochrone.model.errors import ConflictError, NotFoundError, RefusedError, UnavailableError
 from isochrone.model.sizes import format_size
 from isochrone.store.os_disk import OsDisk
 from isochrone.store.pool import Pool
@@ -20,6 +20,7 @@ def open_pool(settings: PoolSection) -> tuple[OsDisk, Pool]:
     Raises:
         NotFoundError: there is no pool, and no size to create one with.
         BusyError: another controller has it.
+        UnavailableError: the device failed, or this user may not use it.
         DamagedError: it cannot be read; says what and where.
         RefusedError: another version wrote it, or the settings contradict it.
     """
@@ -27,7 +28,7 @@ def open_pool(settings: PoolSection) -> tuple[OsDisk, Pool]:
     try:
         if SUPERBLOCK_NAME not in disk.names():
             _create(disk, settings)
-        pool = Pool.open(disk)
+        pool = _open(disk, settings)
         _check_settings_fit(pool, settings)
     except BaseException:
         disk.close()
@@ -43,6 +44,17 @@ def _open_folder(settings: PoolSection) -> OsDisk:
     except OSError as error:
         raise RefusedError(
             f"pool.path: {settings.path}: {error.strerror}; name a folder that this user may write to",
+            path=str(settings.path),
+        ) from error
+
+
+def _open(disk: OsDisk, settings: PoolSection) -> Pool:
+    try:
+        return Pool.open(disk)
+    except OSError as error:
+        raise UnavailableError(
+            f"pool.path: {error.filename or settings.path}: {error.strerror or error}; see to the device and the "
+            "rights on the folder, then start again",
             path=str(settings.path),
         ) from error
 

@@ -157,7 +157,13 @@ class Controller:
             with contextlib.suppress(PoolReadOnlyError):  # logged by the syncer, and nothing else can be done
                 await self._clock.release(self._syncer.flush)
         await self._syncer.stop()
-        self._pool.close()
+        try:
+            self._pool.close()
+        except OSError as error:
+            raise PoolReadOnlyError(
+                f"the last sync of the pool failed ({error}): writes that no client flushed may be lost; repair the "
+                "device before the next start"
+            ) from error
 
     async def _keep_mark(self) -> None:
         try:
