@@ -563,7 +563,9 @@ def test_close_lets_requests_in_flight_finish(running: RunningServer, export: Me
         durable = client.submit_write(0, b"x", fua=True)
         wait_until(lambda: len(export.calls("flush")) == 1)
         running.call(lambda: running.loop.call_later(0.05, gate.set))
-        running.close(deadline_s=10)
+        begun_s = time.monotonic()
+        running.close(deadline_s=15)
+        assert time.monotonic() - begun_s < 10, "it waited for the deadline, not for the requests"
         client.wait(durable)
         with pytest.raises(UnavailableError):
             client.read(0, 1)
