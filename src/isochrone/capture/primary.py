@@ -297,7 +297,7 @@ class Primary:
         self._pool.log_write()
 
     def _enter(self, stream: SessionStream, batch: RecordBatch) -> None:
-        self.side_file.enter(batch, (stream.backlog,))
+        self.side_file.enter(batch, (stream.backlog,), is_image=True)
 
     def _remember_hardened(self, stream: SessionStream) -> None:
         hardened_record_ns = max(stream.document.hardened_record_ns, stream.backlog.dropped_through_ns)

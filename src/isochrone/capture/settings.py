@@ -7,6 +7,8 @@ from dataclasses import dataclass
 MIB = 1 << 20
 MILLISECOND_NS = 1_000_000
 SECOND_NS = 1_000_000_000
+COPY_SHARE = 4
+"""The copier of a session takes at most one part in COPY_SHARE of the side file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +36,13 @@ class CaptureSettings:
     progress_interval_ns: int = 100 * MILLISECOND_NS
     prune_interval_ns: int = 2 * SECOND_NS
     clock_error_ns: int = 0
+
+    @property
+    def copy_share_bytes(self) -> int:
+        """Images that one session may hold in the side file: never so many that application writes find it full."""
+        return min(self.copy_ahead_bytes_max, self.side_file_bytes_max // COPY_SHARE)
+
+    @property
+    def copy_stop_bytes(self) -> int:
+        """Use of the side file above which no image is added."""
+        return self.side_file_bytes_max // 2

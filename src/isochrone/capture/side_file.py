@@ -8,13 +8,14 @@ from isochrone.model.records import RecordBatch
 
 
 class SideFileEntry:
-    """One batch and the number of sessions that still need it."""
+    """One batch, the number of sessions that still need it, and whether the copier read it."""
 
-    __slots__ = ("batch", "holders")
+    __slots__ = ("batch", "holders", "is_image")
 
-    def __init__(self, batch: RecordBatch, holders: int) -> None:
+    def __init__(self, batch: RecordBatch, holders: int, is_image: bool) -> None:
         self.batch = batch
         self.holders = holders
+        self.is_image = is_image
 
 
 class SideFile:
@@ -30,9 +31,9 @@ class SideFile:
         self.bytes_max = bytes_max
         self.used_bytes = 0
 
-    def enter(self, batch: RecordBatch, backlogs: tuple[Backlog, ...]) -> None:
+    def enter(self, batch: RecordBatch, backlogs: tuple[Backlog, ...], *, is_image: bool = False) -> None:
         """Hold `batch` for every one of `backlogs` (at least one)."""
-        entry = SideFileEntry(batch, len(backlogs))
+        entry = SideFileEntry(batch, len(backlogs), is_image)
         self.used_bytes += batch.size_bytes
         for backlog in backlogs:
             backlog.append(entry)
@@ -59,17 +60,27 @@ class Backlog:
 
     Attributes:
         held_bytes: bytes of all entries.
+        image_bytes: those of them that the copier read.
         dropped_through_ns: time of the last record that left hardened; a peer that has received less than this
             cannot be continued.
     """
 
-    __slots__ = ("_entries", "_side_file", "dropped_through_ns", "held_bytes", "sent_count", "unsent_bytes")
+    __slots__ = (
+        "_entries",
+        "_side_file",
+        "dropped_through_ns",
+        "held_bytes",
+        "image_bytes",
+        "sent_count",
+        "unsent_bytes",
+    )
 
     def __init__(self, side_file: SideFile) -> None:
         self._side_file = side_file
         self._entries: deque[SideFileEntry] = deque()
         self.sent_count = 0
         self.held_bytes = 0
+        self.image_bytes = 0
         self.unsent_bytes = 0
         self.dropped_through_ns = 0
 
@@ -81,6 +92,7 @@ class Backlog:
         self._entries.append(entry)
         size_bytes = entry.batch.size_bytes
         self.held_bytes += size_bytes
+        self.image_bytes += size_bytes if entry.is_image else 0
         self.unsent_bytes += size_bytes
 
     def take_unsent(self, bytes_max: int) -> list[RecordBatch]:
@@ -107,6 +119,7 @@ class Backlog:
             entry = entries.popleft()
             self.sent_count -= 1
             self.held_bytes -= entry.batch.size_bytes
+            self.image_bytes -= entry.batch.size_bytes if entry.is_image else 0
             self.dropped_through_ns = entry.batch.last_time_ns
             self._side_file.release(entry)
 
@@ -129,5 +142,6 @@ class Backlog:
         self._entries.clear()
         self.sent_count = 0
         self.held_bytes = 0
+        self.image_bytes = 0
         self.unsent_bytes = 0
         self.dropped_through_ns = 0

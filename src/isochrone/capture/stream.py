@@ -98,6 +98,7 @@ class SessionStream:
         self._progress_told: dict[int, tuple[int, int]] = {}
         self._toggled_ns = 0
         self._stamper = stamper
+        self._side_file = side_file
         self._settings = settings
         self._track_size_bytes = track_size_bytes
         self._actions = actions
@@ -188,18 +189,25 @@ class SessionStream:
             return
         for _ in range(COPY_STEPS_PER_TICK_MAX):
             captured = self._next_to_copy()
-            if captured is None or self.backlog.held_bytes >= self._settings.copy_ahead_bytes_max:
+            copier = captured.copier if captured else None
+            room_tracks = self._copy_room_bytes() // self._track_size_bytes
+            if captured is None or copier is None or (room_tracks <= 0 and copier.remaining):
                 return
-            copier = captured.copier
-            if copier is None:
-                return
-            batch = copier.step(self._stamper.stamp(), self._settings.copy_step_tracks_max)
+            batch = copier.step(self._stamper.stamp(), min(room_tracks, self._settings.copy_step_tracks_max))
             if batch is not None:
                 enter(self, batch)
             if copier.remaining == 0:
                 captured.copier = None
                 captured.copied_through_ns = self._stamper.promise()
                 captured.change_map.thaw(captured.copied_through_ns)
+
+    def _copy_room_bytes(self) -> int:
+        """Return how many bytes of images may be added now."""
+        settings = self._settings
+        return min(
+            settings.copy_share_bytes - self.backlog.image_bytes,
+            settings.copy_stop_bytes - self._side_file.used_bytes,
+        )
 
     def _next_to_copy(self) -> CapturedVolume | None:
         """Smallest remaining first: pairs become DUPLEX early and no big one holds back the small."""

@@ -51,7 +51,7 @@ class Wire:
         corrupt = connection.corrupt if connection.should_corrupt() else None
         try:
             for message in self._pipe.deliver(size, corrupt):
-                if not connection.is_open:
+                if connection.was_cut():
                     return
                 self._on_message(message)
         except ProtocolError as error:
@@ -101,6 +101,10 @@ class SimConnection:
     def corrupt(self, chunk: bytearray) -> None:
         """Change one bit."""
         chunk[self.rng.randrange(len(chunk))] ^= 1 << self.rng.randrange(8)
+
+    def was_cut(self) -> bool:
+        """Whether an end has gone away."""
+        return not self.is_open
 
     def cut(self, reason: str) -> None:
         """Break the connection; both ends are told."""

@@ -6,7 +6,8 @@ batches of writes. A node can die at any event, or at any disk operation within 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from random import Random
 
 from isochrone.model.errors import IsochroneError
@@ -67,6 +68,19 @@ class Node:
     def died(self) -> None:
         """The process is gone: drop its links."""
         raise NotImplementedError
+
+    def has_died(self) -> bool:
+        """Whether the process is gone."""
+        return not self.is_up
+
+    @contextmanager
+    def unharmed(self) -> Iterator[None]:
+        """Look at the node's disk without meeting the crash that waits there for the product."""
+        hook, self.disk.hook = self.disk.hook, None
+        try:
+            yield
+        finally:
+            self.disk.hook = hook
 
     def kill(self) -> None:
         """kill -9."""

@@ -53,9 +53,7 @@ class SecondaryNode(Node):
         self.session = None
         for key, value in self.pool.documents.items():
             if key.startswith(DOCUMENT_PREFIX):
-                self._open_session(load_document(key, value))
-        if self.session is not None:
-            self.session.continue_recovery()
+                self._open_session(load_document(key, value)).continue_recovery()
 
     def _open_session(self, document: SessionDocument) -> Session:
         self.session = Session(self.pool, document, self.events.now_ns, self.rng.random, self.settings)

@@ -269,7 +269,7 @@ class World:
             node.on_death = lambda: self._came_down(node)
             node.disk.hook = crash_nth(node.disk.operation_count + self.rng.randrange(1, 30))
         node.start()
-        if not node.is_up:
+        if node.has_died():
             return
         if isinstance(node, PrimaryNode):
             node.guarded(lambda: settle_after_restart(self.history, self.oracle, node, node.volume_names))()
@@ -334,9 +334,8 @@ class World:
     def _check_volumes(self, pairs: list[PairDocument], through_ns: int) -> None:
         image: dict[str, list[bytes]] = {}
         for pair in pairs:
-            volume = self.secondary.pool.volumes[pair.secondary_volume]
             key = volume_key(self.primaries[pair.source], pair.primary_volume)
-            image[key] = self.history.split_tracks(volume.read(0, volume.size_bytes))
+            image[key] = self.history.split_tracks(self._read(pair.secondary_volume))
         self.oracle.check_image(image, through_ns, volumes=list(image))
 
     def check_marks(self) -> None:
@@ -555,7 +554,8 @@ class World:
 
     def _read(self, name: str) -> bytes:
         volume = self.secondary.pool.volumes[name]
-        return volume.read(0, volume.size_bytes)
+        with self.secondary.unharmed():
+            return volume.read(0, volume.size_bytes)
 
 
 def run_world(seed: int) -> Tally:
