@@ -74,13 +74,19 @@ def test_files_synced_before_the_recovered_time_are_intact_on_a_clean_file_syste
             replica = replicate("files", [(east, "files")], west)
             goal = len(writer.promised) + FILES_BEFORE_LOSS
             wait_until(lambda: len(writer.promised) >= goal, f"{goal} files", deadline_s=WRITE_S_MAX)
+            due_ns = writer.promised[goal - 1][2]
+            wait_until(
+                lambda: replica.report()["consistency"]["time_ns"] >= due_ns,
+                f"{goal} files are committed at the secondary",
+                deadline_s=WRITE_S_MAX,
+            )
             replica.lose_primaries()
             writer.join(WRITE_S_MAX)
             assert not writer.is_alive(), "the writer hangs on a lost disk"
     recovered_ns = replica.recover()
 
     due = [(name, content) for name, content, known_ns in writer.promised if known_ns <= recovered_ns]
-    assert len(due) > FILES_BEFORE_LOSS // 2
+    assert len(due) >= goal
     with block_device(west.uri("files"), site.folder / "fuse-west") as device:
         with mounted(device, place):
             for name, content in due:

@@ -91,8 +91,8 @@ def test_every_commit_acknowledged_up_to_the_recovered_time_survives_the_loss_of
             controller.launch()
         for controller in east:
             controller.wait_ready()
-        highest = _check_database(places, east, writers, through_ns=1 << 62)
         _end_session(east, west, session)
+        highest = _check_database(places, east, writers, through_ns=1 << 62)
         for writer in writers:
             writer.next_number = highest[writer.writer] + 1
 
