@@ -10,30 +10,14 @@ from isochrone.store.log import HEAD, HEAD_MARK, HEAD_NAME
 from isochrone.store.pool import Pool
 from isochrone.store.segment import SEGMENT_NAMES
 from isochrone.testing.sim_disk import Operation, SimulatedCrash
-from support.store_machine import TRACK, StoreWorld
+from support.store_machine import TRACK, StoreWorld, sync_while_the_log_switches
 
 SEEDS = range(12)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_records_written_while_a_sync_waits_for_its_thread_are_not_taken_for_durable(seed: int) -> None:
-    """The log's datasync has ended in its thread; before the pool hears of it, records follow and the log switches."""
-    world = StoreWorld(seed)
-    world.create_volume("a", 30 * TRACK)
-    world.whole_sync()
-    world.write(1, 0, TRACK)
-    world.log_write()
-    for _ in range(4):  # begin; make the tracks durable; write the barrier; make the log durable
-        world.step_sync()
-    world.write(1, 2 * TRACK, TRACK)
-    world.log_write()
-    world.step_checkpoint()
-    world.write(1, 4 * TRACK, TRACK)
-    world.log_write()
-    world.step_sync()
-    assert not world.sync_is_running
-    world.whole_sync()
-    world.crash(power_loss=True)
+    sync_while_the_log_switches(seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

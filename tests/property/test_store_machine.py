@@ -8,7 +8,7 @@ from support.store_machine import StoreMachine
 
 TestStore = StoreMachine.TestCase
 TestStore.settings = settings(
-    max_examples=150,
+    max_examples=100,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
