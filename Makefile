@@ -41,7 +41,7 @@ bench: $(READY) programs ## measure beside nbdkit and qemu-nbd (10 minutes); ARG
 	$(BIN)/python -m bench.run $(ARGS)
 
 sim: $(READY) ## run the simulator from SEED=n, over SEEDS=m seeds
-	$(BIN)/python -m isochrone.testing.run --seed $(SEED) --seeds $(SEEDS) $(ARGS)
+	$(BIN)/python -m isochrone.testing.simulate --seed $(SEED) --count $(SEEDS) $(ARGS)
 
 lock: $(READY) ## resolve the dependencies of pyproject.toml anew into requirements-dev.lock
 	$(BIN)/pip install --quiet uv
