@@ -15,7 +15,7 @@ from isochrone.store.log import Log
 from isochrone.store.log_records import RecordType
 from isochrone.store.staging import Chunk, SessionStage
 from isochrone.store.tables import TrackTables
-from support.store_machine import sync_while_the_log_switches, walk
+from support.store_world import sync_while_the_log_switches, walk
 
 SEEDS = range(40)
 

@@ -21,7 +21,7 @@ from isochrone.store.segment import SEGMENT_HEADER_SIZE_BYTES, SEGMENT_NAMES
 from isochrone.store.superblock import SUPERBLOCK_NAME, SUPERBLOCK_SIZE_BYTES, encode_superblock
 from isochrone.testing.sim_disk import SimDisk
 from isochrone.testing.store_model import Picture
-from support.store_machine import SESSIONS, TRACK, StoreWorld, picture_of
+from support.store_world import SESSIONS, TRACK, StoreWorld, picture_of
 
 MASKS = (0x01, 0x80, 0xFF)
 PAGE_STRIDE = 13
