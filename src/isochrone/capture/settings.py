@@ -45,4 +45,4 @@ class CaptureSettings:
     @property
     def copy_stop_bytes(self) -> int:
         """Use of the side file above which no image is added."""
-        return self.side_file_bytes_max // 2
+        return self.side_file_bytes_max * 3 // 4

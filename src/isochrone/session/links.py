@@ -12,6 +12,7 @@ from isochrone.link.messages import (
     Forgotten,
     Hello,
     Message,
+    Quiesce,
     Quiesced,
     RecordSet,
     Refused,
@@ -187,6 +188,8 @@ class SessionLinks:
             )
             return
         contact.enter(ContactState.STREAMING, self._session.now_ns())
+        if self._session.is_draining:
+            self._session.send(source, Quiesce())
         self._session.send_ack(source)
 
     def _confirm(self, pair: PairDocument, primary_number: int, size_bytes: int) -> PairDocument:

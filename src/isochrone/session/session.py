@@ -251,6 +251,8 @@ class Session:
 
     def add_pairs(self, sources: list[SourceDocument], pairs: list[tuple[str, str, str]]) -> None:
         """Add pairs (primary name, primary volume, secondary volume) to the session. Raises RefusedError."""
+        if self.is_draining:
+            raise ConflictError(f"session {self.document.name!r} is switching over: add the pairs afterwards")
         self.remember(transitions.with_pairs_added(self.document, sources, pairs))
         self._reconfigure()
 

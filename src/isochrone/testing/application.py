@@ -47,7 +47,7 @@ class Application:
         self._rng = rng
         self._history = history
         self._volumes = volumes
-        self.pause_ns = rng.choice((MILLISECOND_NS, 4 * MILLISECOND_NS, 20 * MILLISECOND_NS))
+        self.pause_ns = rng.choice((2 * MILLISECOND_NS, 8 * MILLISECOND_NS, 30 * MILLISECOND_NS))
         self._go_on()
 
     def _go_on(self) -> None:

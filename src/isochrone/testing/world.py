@@ -303,7 +303,7 @@ class World:
     # Checks
 
     def _schedule_check(self) -> None:
-        self.events.after(self.rng.randrange(50, 300) * MILLISECOND_NS, self._check)
+        self.events.after(self.rng.randrange(80, 400) * MILLISECOND_NS, self._check)
 
     def _check(self) -> None:
         if self._checking:
@@ -388,7 +388,7 @@ class World:
             node.disk.hook = None
         for application in self.applications:
             # The slowest link must keep up with a side file of the smallest size.
-            application.pause_ns = max(application.pause_ns, 20 * MILLISECOND_NS)
+            application.pause_ns = max(application.pause_ns, 60 * MILLISECOND_NS)
         for connection in self._connections():
             if connection.is_stalled:
                 connection.cut("the stall ends")
@@ -473,10 +473,15 @@ class World:
         self._checking = False
         self._recover(drain=True)
         recovered_ns = self._check_recovered()
+        session = self.secondary.session
+        pairs = session.document.pairs if session else ()
+        volumes = {volume_key(self.primaries[pair.source], pair.primary_volume) for pair in pairs}
         late = [
             str(write)
             for write in self.history.stamped()
-            if (write.time_ns or 0) > recovered_ns and write.acknowledged_at is not None
+            if (write.time_ns or 0) > recovered_ns
+            and write.acknowledged_at is not None
+            and write.volume in volumes
         ]
         if late:
             raise OracleError("acknowledged writes are missing after a planned switchover:", late)
@@ -490,10 +495,11 @@ class World:
             if self.secondary.is_up and session is not None:
                 if not session.document.is_image_complete:
                     self._expect_refusal(session)
-                    return
+                    if not drain:
+                        return
                 if drain and session.document.state is SessionState.SUSPENDED:
                     self._operate(lambda s: s.resume())
-                elif not session.is_draining:
+                elif not session.is_draining and session.document.is_image_complete:
                     self._operate(lambda s: s.recover(drain=drain, allow_incomplete=False))
             self.events.run_until(self.events.now_ns() + 50 * MILLISECOND_NS, self._is_recovered)
         if not self._is_recovered():

@@ -1,0 +1,42 @@
+"""Whole worlds from seeds keep every promise: see isochrone.testing.world for what happens in one."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from isochrone.testing.oracle import OracleError
+from isochrone.testing.world import World
+
+SEEDS_PER_TEST = 10
+SEED_COUNT = int(os.environ.get("ISOCHRONE_SEEDS", "300"))
+FIRST_SEED = int(os.environ.get("ISOCHRONE_FIRST_SEED", "0"))
+
+
+@pytest.mark.parametrize("first", range(FIRST_SEED, FIRST_SEED + SEED_COUNT, SEEDS_PER_TEST))
+def test_promises_hold_in_worlds_from(first: int) -> None:
+    for seed in range(first, min(first + SEEDS_PER_TEST, FIRST_SEED + SEED_COUNT)):
+        try:
+            World(seed).run()
+        except OracleError as error:
+            pytest.fail(f"seed {seed} (repeat with: make sim SEED={seed}): {error}")
+        except Exception as error:
+            raise RuntimeError(
+                f"seed {seed} (repeat with: make sim SEED={seed}) ended in an error"
+            ) from error
+
+
+def test_the_same_seed_is_the_same_world() -> None:
+    assert World(7).run() == World(7).run()
+
+
+def test_the_worlds_meet_every_kind_of_trouble() -> None:
+    tallies = [World(seed).run() for seed in range(1000, 1012)]
+    assert {tally.ending for tally in tallies} == {"end_in_disaster", "end_in_calm", "switch_over"}
+    assert sum(tally.crashes for tally in tallies) > 5
+    assert sum(tally.cuts for tally in tallies) > 3
+    assert sum(tally.image_checks for tally in tallies) > 50
+    assert sum(tally.mark_checks for tally in tallies) > 50
+    assert sum(tally.resyncs_held for tally in tallies) > 0
+    assert sum(tally.writes for tally in tallies) > 1000
