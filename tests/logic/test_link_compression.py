@@ -11,7 +11,7 @@ import zstandard
 
 from isochrone.link.compression import COMPRESS_BYTES_MIN, decompress, make_compressor
 from isochrone.link.frame import PayloadCoding
-from isochrone.link.messages import Compression
+from isochrone.model.choices import Compression
 from isochrone.model.errors import ProtocolError
 
 CODINGS = {

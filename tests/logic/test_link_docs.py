@@ -12,13 +12,12 @@ import pytest
 from isochrone.link.codec import CONTROL_TYPES
 from isochrone.link.frame import FRAME_HEADER_BYTES, LIMITS, PREAMBLE_BYTES, MessageType, PayloadCoding
 from isochrone.link.messages import (
-    Compression,
-    OverflowPolicy,
     RefusalCode,
     VolumeCopy,
     VolumeInfo,
     VolumeRefusal,
 )
+from isochrone.model.choices import Compression, OverflowPolicy
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = "".join(path.read_text() for path in sorted(DOCS.glob("formats*.md")))

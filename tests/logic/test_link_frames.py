@@ -31,12 +31,12 @@ from isochrone.link.messages import (
     CopyProgress,
     Forget,
     Message,
-    OverflowPolicy,
     RecordSet,
     Suspend,
     VolumeCopy,
     VolumeInfo,
 )
+from isochrone.model.choices import OverflowPolicy
 from isochrone.model.errors import InternalError, ProtocolError
 from isochrone.model.records import RECORD_DTYPE, TRACK_COUNT_MAX, RecordKind
 from isochrone.testing.link_pipe import LinkPipe

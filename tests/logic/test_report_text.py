@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console, RenderableType
 
+from isochrone.model.choices import OverflowPolicy
 from isochrone.model.states import SessionState
 from isochrone.report.models import PacingReport
 from isochrone.report.text import (
@@ -119,7 +120,12 @@ def test_writes_that_are_held_are_never_passed_over(
 
 def test_writes_that_were_never_paced_are_simply_not_held() -> None:
     pacing = PacingReport(
-        policy="suspend", delay_ms=0, delay_ms_max=0, held_write_count=0, paced_write_count=0, paced_s=0
+        policy=OverflowPolicy.SUSPEND,
+        delay_ms=0,
+        delay_ms_max=0,
+        held_write_count=0,
+        paced_write_count=0,
+        paced_s=0,
     )
     assert writes_text(CAPTURE.model_copy(update={"pacing": pacing})) == "not held"
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from isochrone.link.codec import CONTROL_TYPES, STAGING_BYTES, Decoder, Encoder
 from isochrone.link.frame import FRAME_HEADER_BYTES, PREAMBLE, FrameHeader, Limits, MessageType, PayloadCoding
-from isochrone.link.messages import Compression, ControlMessage, Message, RecordSet
+from isochrone.link.messages import ControlMessage, Message, RecordSet
+from isochrone.model.choices import Compression
 from isochrone.model.errors import ProtocolError
 from isochrone.model.records import RECORD_DTYPE
 from isochrone.testing.link_pipe import LinkPipe

@@ -17,7 +17,6 @@ import uvloop
 
 from isochrone.link import connection as connection_module
 from isochrone.link import endpoint, unix_socket
-from isochrone.link.address import Address, TcpAddress, UnixAddress
 from isochrone.link.codec import STAGING_BYTES, Encoder
 from isochrone.link.connection import (
     WRITE_BUFFER_BYTES_MAX,
@@ -27,7 +26,9 @@ from isochrone.link.connection import (
 )
 from isochrone.link.endpoint import Listener, dial, serve
 from isochrone.link.frame import PREAMBLE
-from isochrone.link.messages import Ack, Compression, Forget, Message, RecordSet, Suspend
+from isochrone.link.messages import Ack, Forget, Message, RecordSet, Suspend
+from isochrone.model.addresses import Address, TcpAddress, UnixAddress
+from isochrone.model.choices import Compression
 from isochrone.model.errors import (
     BusyError,
     InternalError,

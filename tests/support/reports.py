@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.states import PairState, SessionState
 from isochrone.report.models import (
     CapturedVolume,
@@ -79,8 +80,8 @@ VOLUME: Final = VolumeReport(
 SETTINGS: Final = SessionSettings(
     group_interval_ms=10.0,
     group_bytes_max=32 << 20,
-    compression="off",
-    overflow_policy="pace",
+    compression=Compression.OFF,
+    overflow_policy=OverflowPolicy.PACE,
     pace_delay_ms_max=100.0,
 )
 SOURCE: Final = SourceReport(
@@ -145,7 +146,7 @@ CAPTURE: Final = CaptureReport(
     consistency=behind(25),
     volumes=(CapturedVolume(name="ledger-db", number=1, marked_track_count=77, tracks_remaining=5),),
     pacing=PacingReport(
-        policy="pace",
+        policy=OverflowPolicy.PACE,
         delay_ms=3.5,
         delay_ms_max=100.0,
         held_write_count=6,

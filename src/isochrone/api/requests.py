@@ -6,17 +6,17 @@ strict: "10" is not 10. Every refusal says which field, what is wrong and what i
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from isochrone.model.addresses import parse_peer_address
+from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.errors import RefusedError
 from isochrone.model.names import check_name
 
 PRIMARIES_PER_SESSION_MAX: Final = 64
 PAIRS_PER_REQUEST_MAX: Final = 4096
-ADDRESS_LENGTH_MAX: Final = 256
 REASON_LENGTH_MAX: Final = 512
 VOLUME_SIZE_BYTES_MAX: Final = 1 << 48
 GROUP_INTERVAL_MS_DEFAULT: Final = 10.0
@@ -25,29 +25,10 @@ PACE_DELAY_MS_MAX_DEFAULT: Final = 100.0
 PACE_DELAY_MS_LIMIT: Final = 10_000.0
 """Longer delays make clients give up: Linux's nbd client and QEMU time out after tens of seconds."""
 
-_TCP: Final = re.compile(r"(?:tcp:)?(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
-
-
-def check_address(text: str) -> str:
-    """Return where a mover can dial, in the one form `tcp:HOST:PORT` or `unix:/PATH`; `tcp:` may be left out.
-
-    Raises RefusedError naming the accepted forms.
-    """
-    if len(text) <= ADDRESS_LENGTH_MAX:
-        if text.startswith("unix:/"):
-            return text
-        match = _TCP.fullmatch(text)
-        if match is not None and 0 < int(match[2]) < 1 << 16:
-            return f"tcp:{match[1]}:{match[2]}"
-    raise RefusedError(
-        f"{text[:80]!r} is not an address: write tcp:HOST:PORT, tcp:[IPV6]:PORT or unix:/absolute/path",
-        address=text,
-    )
-
 
 def _address(address: str) -> str:
     try:
-        return check_address(address)
+        return str(parse_peer_address(address))
     except RefusedError as error:
         raise ValueError(error.message) from error
 
@@ -61,6 +42,9 @@ def _name(name: str) -> str:
 
 Address = Annotated[str, AfterValidator(_address)]
 Name = Annotated[str, AfterValidator(_name)]
+CompressionChoice = Annotated[Compression, Field(strict=False)]
+"""JSON has no enumerations: the word stands for the choice."""
+OverflowChoice = Annotated[OverflowPolicy, Field(strict=False)]
 SizeBytes = Annotated[int, Field(gt=0, le=VOLUME_SIZE_BYTES_MAX)]
 
 
@@ -115,8 +99,8 @@ class SessionRequest(Request):
     pairs: Annotated[list[Pair], Field(min_length=1, max_length=PAIRS_PER_REQUEST_MAX)]
     group_interval_ms: Annotated[float, Field(ge=1, le=60_000)] = GROUP_INTERVAL_MS_DEFAULT
     group_bytes_max: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = GROUP_BYTES_MAX_DEFAULT
-    compression: Literal["off", "lz4", "zstd"] = "off"
-    overflow_policy: Literal["pace", "suspend"] = "pace"
+    compression: CompressionChoice = Compression.OFF
+    overflow_policy: OverflowChoice = OverflowPolicy.PACE
     pace_delay_ms_max: Annotated[float, Field(ge=0, le=PACE_DELAY_MS_LIMIT)] = PACE_DELAY_MS_MAX_DEFAULT
 
     @model_validator(mode="after")

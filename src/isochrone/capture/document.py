@@ -7,7 +7,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from isochrone.link.messages import U32, U64, Identity, Name, OverflowPolicy, Text
+from isochrone.link.messages import U32, U64, Identity, Name, Text
+from isochrone.model.choices import OverflowPolicy
 from isochrone.model.errors import DamagedError
 
 DOCUMENT_PREFIX: Final = "capture/"

@@ -26,7 +26,7 @@ from isochrone.capture.settings import CaptureSettings
 from isochrone.capture.side_file import Backlog, SideFile
 from isochrone.capture.stamper import Stamper
 from isochrone.capture.stream import CapturedVolume, SessionStream
-from isochrone.link.messages import OverflowPolicy
+from isochrone.model.choices import OverflowPolicy
 from isochrone.model.errors import ConflictError, NotFoundError
 from isochrone.model.records import RECORD_STRUCT, RecordBatch, RecordKind
 from isochrone.store.disk import Buffer, Disk

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -10,6 +9,7 @@ from urllib.parse import quote
 import httpx
 
 from isochrone import __version__
+from isochrone.model.addresses import UnixAddress, parse_peer_address
 from isochrone.model.errors import (
     InternalError,
     IsochroneError,
@@ -22,8 +22,6 @@ from isochrone.model.names import check_name
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 120.0
 """`recover` waits at the controller before it answers; everything else answers within moments."""
-
-_TCP: Final = re.compile(r"(?:tcp:|http://)?((?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):\d{1,5})/?")
 
 
 class Client:
@@ -111,15 +109,17 @@ def path_of(collection: str, name: str, *, what: str) -> str:
 
 
 def _route(address: str) -> tuple[str, httpx.HTTPTransport | None]:
-    if address.startswith("unix:/"):
-        return "http://controller", httpx.HTTPTransport(uds=address.removeprefix("unix:"))
-    match = _TCP.fullmatch(address)
-    if match is None:
+    text = address.removeprefix("http://").removesuffix("/") if address.startswith("http://") else address
+    try:
+        where = parse_peer_address(text)
+    except RefusedError as error:
         raise RefusedError(
             f"{address[:80]!r} is no address of a controller: "
             "write http://HOST:PORT, tcp:HOST:PORT or unix:/PATH"
-        )
-    return f"http://{match[1]}", None
+        ) from error
+    if isinstance(where, UnixAddress):
+        return "http://controller", httpx.HTTPTransport(uds=where.path)
+    return f"http://{str(where).removeprefix('tcp:')}", None
 
 
 def _error_classes() -> dict[str, type[IsochroneError]]:

@@ -12,8 +12,8 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
-from isochrone.link.address import Address, TcpAddress, UnixAddress
 from isochrone.link.unix_socket import listen_on_path, remove_socket, socket_identity
+from isochrone.model.addresses import Address, TcpAddress, UnixAddress
 from isochrone.model.errors import BusyError, RefusedError
 
 BACKLOG: Final = 128

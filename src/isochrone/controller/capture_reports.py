@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from isochrone.capture.document import CaptureState
 from isochrone.capture.stream import SessionStream
 from isochrone.controller.primary_shell import LinkHistory, PacingCount
-from isochrone.link.messages import OverflowPolicy
+from isochrone.model.choices import OverflowPolicy
 from isochrone.model.states import SessionState
 from isochrone.report.models import CapturedVolume, CaptureReport, LinkState, PacingReport
 from isochrone.report.times import NS_PER_MS, NS_PER_S, TimePoint, wall_text
@@ -74,7 +74,7 @@ def capture_report(
             for number, captured in sorted(stream.volumes.items())
         ),
         pacing=PacingReport(
-            policy="pace" if paced else "suspend",
+            policy=document.overflow_policy,
             delay_ms=pace_delay_ns / NS_PER_MS if paced else 0.0,
             delay_ms_max=document.pace_delay_ns_max / NS_PER_MS if paced else 0.0,
             held_write_count=pacing.held_write_count,

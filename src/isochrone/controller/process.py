@@ -37,8 +37,8 @@ from isochrone.controller.reports import BASE_MEMORY_BYTES, METADATA_PER_MAPPED,
 from isochrone.controller.session_set import SessionSet
 from isochrone.controller.settings import ControllerSettings
 from isochrone.controller.syncing import Syncer
-from isochrone.link.address import Address, TcpAddress, UnixAddress
 from isochrone.link.endpoint import Listener, serve
+from isochrone.model.addresses import Address, TcpAddress, UnixAddress
 from isochrone.model.errors import BusyError, IsochroneError, PoolReadOnlyError, RefusedError
 from isochrone.nbd.server import NbdServer, ServerSettings
 from isochrone.report.models import ControllerReport

@@ -70,8 +70,8 @@ def session_report(
         settings=SessionSettings(
             group_interval_ms=document.group_interval_ns / NS_PER_MS,
             group_bytes_max=mover.settings.group_bytes_max,
-            compression=document.compression.value,
-            overflow_policy=document.overflow_policy.value,
+            compression=document.compression,
+            overflow_policy=document.overflow_policy,
             pace_delay_ms_max=document.pace_delay_ns_max / NS_PER_MS,
         ),
         staged_track_count=staged_track_count,

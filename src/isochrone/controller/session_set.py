@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from isochrone.api.requests import AddPairsRequest, SessionRequest
-from isochrone.controller.session_shell import SessionShell, link_address
-from isochrone.link.messages import Compression, OverflowPolicy
+from isochrone.controller.session_shell import SessionShell
 from isochrone.model.errors import BusyError, ConflictError, NotFoundError
 from isochrone.model.states import SessionState
 from isochrone.session import transitions
@@ -132,8 +131,7 @@ class SessionSet:
 
         Raises:
             ConflictError: the name is taken.
-            RefusedError: an address is not usable.
-            BusyError: SESSIONS_MAX sessions are here.
+                BusyError: SESSIONS_MAX sessions are here.
         """
         if request.name in self._shells:
             raise ConflictError(
@@ -148,8 +146,8 @@ class SessionSet:
             number=self._free_number(),
             since_ns=self._clock(),
             group_interval_ns=int(request.group_interval_ms * 1e6),
-            compression=Compression(request.compression),
-            overflow_policy=OverflowPolicy(request.overflow_policy),
+            compression=request.compression,
+            overflow_policy=request.overflow_policy,
             pace_delay_ns_max=int(request.pace_delay_ms_max * 1e6),
         )
         document = transitions.with_pairs_added(document, *source_and_pairs(request))
@@ -190,10 +188,7 @@ async def wait_while(condition: Callable[[], bool], wait_s: float) -> None:
 def source_and_pairs(
     request: SessionRequest | AddPairsRequest,
 ) -> tuple[list[SourceDocument], list[tuple[str, str, str]]]:
-    """Return the primaries and pairs of a request as the session takes them. Raises RefusedError for an address."""
-    sources = [
-        SourceDocument(name=primary.name, address=str(link_address(primary.address)))
-        for primary in request.primaries
-    ]
+    """Return the primaries and pairs of a request as the session takes them."""
+    sources = [SourceDocument(name=primary.name, address=primary.address) for primary in request.primaries]
     pairs = [(pair.primary, pair.primary_volume, pair.secondary_volume) for pair in request.pairs]
     return sources, pairs

@@ -14,10 +14,10 @@ from functools import partial
 import structlog
 
 from isochrone.controller.session_progress import SessionProgress
-from isochrone.link.address import Address, parse_address
 from isochrone.link.connection import Connection
 from isochrone.link.endpoint import dial
 from isochrone.link.messages import Message, RecordSet, Welcome
+from isochrone.model.addresses import parse_address
 from isochrone.model.errors import BusyError, InternalError, IsochroneError, PoolReadOnlyError, ProtocolError
 from isochrone.model.records import RECORD_DTYPE
 from isochrone.model.states import SessionState
@@ -182,7 +182,7 @@ class SessionShell:
 
     async def _dial(self, source: int, address: str) -> None:
         try:
-            connection = await dial(link_address(address))
+            connection = await dial(parse_address(address))
         except IsochroneError as error:
             self.source(source).last_error = error.message
             self._guarded(partial(self._links.link_lost, source, error.message))
@@ -264,8 +264,3 @@ class SessionShell:
             byte_count=session.mover.bytes_received,
             remaining=remaining,
         )
-
-
-def link_address(text: str) -> Address:
-    """Return the address of a primary as a session names it; `tcp:` before HOST:PORT may be left out."""
-    return parse_address(text if text.startswith(("unix:", "tcp:")) else f"tcp:{text}")

@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from isochrone.controller.settings_faults import describe_fault
-from isochrone.link.address import Address, TcpAddress, parse_address
+from isochrone.model.addresses import Address, TcpAddress, parse_address
 from isochrone.model.errors import RefusedError
 from isochrone.model.names import NAME_LENGTH_MAX, check_name
 from isochrone.model.sizes import (

@@ -40,8 +40,9 @@ from isochrone.link.frame import (
     check_preamble,
     unpack_header,
 )
-from isochrone.link.messages import Compression, ControlMessage, Message, RecordSet
+from isochrone.link.messages import ControlMessage, Message, RecordSet
 from isochrone.link.record_check import check_records
+from isochrone.model.choices import Compression
 from isochrone.model.errors import InternalError, ProtocolError
 
 STAGING_BYTES: Final = 1 << 16

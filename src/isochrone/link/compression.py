@@ -15,7 +15,7 @@ import lz4.block
 import zstandard
 
 from isochrone.link.frame import Buffer, PayloadCoding
-from isochrone.link.messages import Compression
+from isochrone.model.choices import Compression
 from isochrone.model.errors import ProtocolError
 
 ZSTD_LEVEL: Final = 1

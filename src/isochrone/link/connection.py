@@ -16,10 +16,11 @@ import socket
 from collections.abc import Callable
 from typing import Final, cast
 
-from isochrone.link.address import TcpAddress
 from isochrone.link.codec import Decoder, Encoder
 from isochrone.link.frame import LIMITS, PREAMBLE
-from isochrone.link.messages import Compression, Message
+from isochrone.link.messages import Message
+from isochrone.model.addresses import TcpAddress
+from isochrone.model.choices import Compression
 from isochrone.model.errors import BusyError, InternalError, IsochroneError, ProtocolError, UnavailableError
 
 WRITE_BUFFER_HIGH_BYTES: Final = 4 << 20

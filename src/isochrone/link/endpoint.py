@@ -7,9 +7,9 @@ import errno
 from collections.abc import Callable
 from typing import Final
 
-from isochrone.link.address import Address, TcpAddress, UnixAddress
 from isochrone.link.connection import DIAL_TIMEOUT_S, Connection
 from isochrone.link.unix_socket import listen_on_path, remove_socket, socket_identity
+from isochrone.model.addresses import Address, TcpAddress, UnixAddress
 from isochrone.model.errors import BusyError, RefusedError, UnavailableError
 
 BACKLOG: Final = 128

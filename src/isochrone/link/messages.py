@@ -26,6 +26,8 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from isochrone.model.choices import Compression, OverflowPolicy
+
 PROTOCOL_VERSION: Final = 1
 """Version 1: first release."""
 
@@ -38,23 +40,6 @@ Identity = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 OptionalIdentity = Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$")]
 U32 = Annotated[int, Field(ge=0, lt=1 << 32)]
 U64 = Annotated[int, Field(ge=0, lt=1 << 64)]
-
-
-class Compression(StrEnum):
-    """How payloads travel on one link."""
-
-    OFF = "off"
-    LZ4 = "lz4"
-    ZSTD = "zstd"
-
-
-class OverflowPolicy(StrEnum):
-    """What the primary does when the side file approaches its limit."""
-
-    PACE = "pace"
-    """Delay acknowledgements, growing with the backlog up to a maximum; suspend when the limit is reached even so."""
-    SUSPEND = "suspend"
-    """Never delay; suspend at the limit."""
 
 
 class RefusalCode(StrEnum):
@@ -161,7 +146,9 @@ class Configured:
     """Primary to mover: the answer to Configure."""
 
     volumes: Annotated[list[VolumeInfo], Field(max_length=VOLUMES_PER_SESSION_MAX)]
-    refused: Annotated[list[VolumeRefusal], Field(max_length=VOLUMES_PER_SESSION_MAX)] = field(default_factory=list)
+    refused: Annotated[list[VolumeRefusal], Field(max_length=VOLUMES_PER_SESSION_MAX)] = field(
+        default_factory=list
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
+from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.states import PairState, SessionState
 from isochrone.report.times import TimePoint
 
@@ -245,8 +246,8 @@ class SessionSettings(Report):
 
     group_interval_ms: float
     group_bytes_max: int
-    compression: Literal["off", "lz4", "zstd"]
-    overflow_policy: Literal["pace", "suspend"]
+    compression: Compression
+    overflow_policy: OverflowPolicy
     pace_delay_ms_max: float
 
 
@@ -311,7 +312,7 @@ class PacingReport(Report):
         paced_s: sum of those delays.
     """
 
-    policy: Literal["pace", "suspend"]
+    policy: OverflowPolicy
     delay_ms: float
     delay_ms_max: float
     held_write_count: int

@@ -9,13 +9,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from isochrone.link.messages import (
     U32,
     U64,
-    Compression,
     Identity,
     Name,
     OptionalIdentity,
-    OverflowPolicy,
     Text,
 )
+from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.errors import DamagedError
 from isochrone.model.states import SessionState
 

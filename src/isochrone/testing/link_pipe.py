@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 
 from isochrone.link.codec import Decoder, Encoder
 from isochrone.link.frame import PREAMBLE
-from isochrone.link.messages import Compression, Message
+from isochrone.link.messages import Message
+from isochrone.model.choices import Compression
 
 Corruption = Callable[[bytearray], None]
 """Changes bytes in flight, in place."""

@@ -20,7 +20,7 @@ from random import Random
 from typing import Final
 
 from isochrone.capture.settings import CaptureSettings
-from isochrone.link.messages import Compression, OverflowPolicy
+from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.errors import ConflictError
 from isochrone.model.states import SessionState
 from isochrone.session.document import PairDocument, SessionDocument, SourceDocument

@@ -1,4 +1,4 @@
-"""Where a link listens or is dialled: `tcp:127.0.0.1:7074`, `tcp:[::1]:7074`, `unix:/run/isochrone.sock`."""
+"""Where a socket listens or is dialled: `tcp:127.0.0.1:7074`, `tcp:[::1]:7074`, `unix:/run/isochrone.sock`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ UNIX_PATH_BYTES_MAX: Final = 107
 
 HOST_LENGTH_MAX: Final = 253
 _TCP: Final = re.compile(r"(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
+_SCOPE: Final = re.compile(r"[A-Za-z0-9_.-]*")
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
 _CURE: Final = "write tcp:HOST:PORT (tcp:127.0.0.1:7074, tcp:[::1]:7074) or unix:/PATH"
 
@@ -50,7 +51,15 @@ def parse_address(text: str) -> Address:
         return _parse_tcp(text, rest)
     if colon and scheme == "unix":
         return _parse_unix(text, rest)
-    raise RefusedError(f"{text[:200]!r} is not a link address: {_CURE}")
+    raise RefusedError(f"{text[:200]!r} is not an address: {_CURE}")
+
+
+def parse_peer_address(text: str) -> Address:
+    """Return the address to dial that `text` means; `tcp:` may be left out. Raises RefusedError with the cure."""
+    address = parse_address(text if text.startswith(("tcp:", "unix:")) else f"tcp:{text}")
+    if isinstance(address, TcpAddress) and address.port == 0:
+        raise RefusedError(f"nothing can be reached at port 0 of {text[:200]!r}: use the port it listens on")
+    return address
 
 
 def _parse_tcp(text: str, rest: str) -> TcpAddress:
@@ -61,17 +70,21 @@ def _parse_tcp(text: str, rest: str) -> TcpAddress:
     if port > 65535:
         raise RefusedError(f"port {port} of {text[:200]!r} does not exist: use 1 to 65535")
     if match["ipv6"] is not None:
-        try:
-            ipaddress.IPv6Address(match["ipv6"])
-        except ValueError as error:
-            raise RefusedError(
-                f"{text[:200]!r} has no IPv6 address in its brackets ({error}): {_CURE}"
-            ) from error
-        return TcpAddress(match["ipv6"], port)
+        return TcpAddress(_check_ipv6(text, match["ipv6"]), port)
     host = match["host"]
     if len(host) > HOST_LENGTH_MAX or not _HOST.fullmatch(host):
         raise RefusedError(f"{text[:200]!r} has no usable host name: {_CURE}")
     return TcpAddress(host, port)
+
+
+def _check_ipv6(text: str, host: str) -> str:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError as error:
+        raise RefusedError(f"{text[:200]!r} has no IPv6 address in its brackets: {_CURE}") from error
+    if len(host) > HOST_LENGTH_MAX or not _SCOPE.fullmatch(host.partition("%")[2]):
+        raise RefusedError(f"{text[:200]!r} names no network interface after '%': {_CURE}")
+    return host
 
 
 def _parse_unix(text: str, path: str) -> UnixAddress:
