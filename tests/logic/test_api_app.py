@@ -37,6 +37,7 @@ EVERY_REQUEST: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/v1/sessions", SESSION_BODY),
     ("GET", "/v1/sessions", None),
     ("GET", "/v1/sessions/bank", None),
+    ("PATCH", "/v1/sessions/bank", {"compression": "lz4"}),
     ("POST", "/v1/sessions/bank/pairs", {"pairs": [{**SESSION_BODY["pairs"][0], "secondary_volume": "x"}]}),
     ("POST", "/v1/sessions/bank/pairs/remove", {"secondary_volumes": ["x"]}),
     ("POST", "/v1/sessions/bank/suspend", {"reason": "line work"}),

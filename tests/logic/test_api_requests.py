@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from isochrone.api.requests import (
     AddPairsRequest,
+    ChangeSessionRequest,
     CreateVolumeRequest,
     RemovePairsRequest,
     SessionRequest,
@@ -58,6 +59,13 @@ def test_a_volume_size_is_a_positive_whole_number(size_bytes: object) -> None:
 
 def test_added_pairs_may_lean_on_primaries_that_the_session_knows() -> None:
     assert AddPairsRequest.model_validate({"pairs": [PAIR]}).primaries == []
+
+
+def test_a_change_of_settings_names_at_least_one_and_keeps_the_others() -> None:
+    change = ChangeSessionRequest.model_validate({"pace_delay_ms_max": 0.0})
+    assert change.model_dump(exclude_none=True) == {"pace_delay_ms_max": 0.0}
+    with pytest.raises(ValidationError, match="nothing is changed: give one of group_interval_ms"):
+        ChangeSessionRequest.model_validate({})
 
 
 def test_a_pair_is_removed_once() -> None:

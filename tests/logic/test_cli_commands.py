@@ -190,6 +190,15 @@ def test_settings_reach_the_session(isochrone: CommandLine) -> None:
     assert answer["sources"][0]["address"] == "tcp:10.0.0.1:7481"
 
 
+def test_settings_are_changed_one_by_one(isochrone: CommandLine) -> None:
+    before = json.loads(done(isochrone(*CREATE_BANK, "--json")).out)["settings"]
+    answer = json.loads(done(isochrone("session", "set", "bank", "--compression", "lz4", "--json")).out)
+    assert answer["settings"] == {**before, "compression": "lz4"}
+    nothing = isochrone("session", "set", "bank")
+    assert nothing.code == ExitCode.REFUSED
+    assert "at least one setting" in nothing.err
+
+
 def test_pairs_come_and_go(isochrone: CommandLine) -> None:
     done(isochrone(*CREATE_BANK))
     assert "logs-copy" in done(isochrone("session", "add", "bank", "--pair", "a:logs=logs-copy")).out

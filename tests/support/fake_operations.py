@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from isochrone.api.requests import (
     AddPairsRequest,
+    ChangeSessionRequest,
     CreateVolumeRequest,
     Pair,
     RecoverRequest,
@@ -143,6 +144,11 @@ class FakeOperations:
             }
         )
         return self._sessions[request.name]
+
+    async def change_session(self, name: str, request: ChangeSessionRequest) -> SessionReport:
+        self._called("change_session")
+        settings = self._session(name).settings.model_copy(update=request.model_dump(exclude_none=True))
+        return self._change(name, settings=settings)
 
     async def add_pairs(self, name: str, request: AddPairsRequest) -> SessionReport:
         self._called("add_pairs")

@@ -22,6 +22,7 @@ from isochrone.api.limits import BodyLimits
 from isochrone.api.operations import Operations
 from isochrone.api.requests import (
     AddPairsRequest,
+    ChangeSessionRequest,
     CreateVolumeRequest,
     RecoverRequest,
     RemovePairsRequest,
@@ -144,6 +145,10 @@ def _session_routes(operations: Operations) -> APIRouter:
     @router.get("/{name}", summary="One session whose mover runs here")
     async def session(name: Name) -> SessionReport:
         return await operations.session(name)
+
+    @router.patch("/{name}", summary="Change settings of a session whose mover runs here")
+    async def change_session(name: Name, request: ChangeSessionRequest) -> SessionReport:
+        return await operations.change_session(name, request)
 
     @router.delete(
         "/{name}",

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from isochrone.api.requests import (
     AddPairsRequest,
+    ChangeSessionRequest,
     CreateVolumeRequest,
     RecoverRequest,
     RemovePairsRequest,
@@ -64,6 +65,9 @@ class Operations(Protocol):
 
         Its pairs start PENDING. ConflictError: name or volume in use.
         """
+
+    async def change_session(self, name: str, request: ChangeSessionRequest) -> SessionReport:
+        """Change settings of a session. ConflictError: it has ended or is switching over."""
 
     async def add_pairs(self, name: str, request: AddPairsRequest) -> SessionReport:
         """Add pairs to a running session; they start PENDING."""

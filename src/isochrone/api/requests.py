@@ -11,7 +11,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from isochrone.model.addresses import parse_peer_address
-from isochrone.model.choices import Compression, OverflowPolicy
+from isochrone.model.choices import GROUP_BYTES_MAX_DEFAULT, Compression, OverflowPolicy
 from isochrone.model.errors import RefusedError
 from isochrone.model.names import check_name
 
@@ -20,7 +20,6 @@ PAIRS_PER_REQUEST_MAX: Final = 4096
 REASON_LENGTH_MAX: Final = 512
 VOLUME_SIZE_BYTES_MAX: Final = 1 << 48
 GROUP_INTERVAL_MS_DEFAULT: Final = 10.0
-GROUP_BYTES_MAX_DEFAULT: Final = 32 << 20
 PACE_DELAY_MS_MAX_DEFAULT: Final = 100.0
 PACE_DELAY_MS_LIMIT: Final = 10_000.0
 """Longer delays make clients give up: Linux's nbd client and QEMU time out after tens of seconds."""
@@ -45,6 +44,9 @@ Name = Annotated[str, AfterValidator(_name)]
 CompressionChoice = Annotated[Compression, Field(strict=False)]
 """JSON has no enumerations: the word stands for the choice."""
 OverflowChoice = Annotated[OverflowPolicy, Field(strict=False)]
+GroupIntervalMs = Annotated[float, Field(ge=1, le=60_000)]
+GroupBytesMax = Annotated[int, Field(ge=1 << 20, le=1 << 30)]
+PaceDelayMsMax = Annotated[float, Field(ge=0, le=PACE_DELAY_MS_LIMIT)]
 SizeBytes = Annotated[int, Field(gt=0, le=VOLUME_SIZE_BYTES_MAX)]
 
 
@@ -97,11 +99,11 @@ class SessionRequest(Request):
     name: Name
     primaries: Annotated[list[Primary], Field(min_length=1, max_length=PRIMARIES_PER_SESSION_MAX)]
     pairs: Annotated[list[Pair], Field(min_length=1, max_length=PAIRS_PER_REQUEST_MAX)]
-    group_interval_ms: Annotated[float, Field(ge=1, le=60_000)] = GROUP_INTERVAL_MS_DEFAULT
-    group_bytes_max: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = GROUP_BYTES_MAX_DEFAULT
+    group_interval_ms: GroupIntervalMs = GROUP_INTERVAL_MS_DEFAULT
+    group_bytes_max: GroupBytesMax = GROUP_BYTES_MAX_DEFAULT
     compression: CompressionChoice = Compression.OFF
     overflow_policy: OverflowChoice = OverflowPolicy.PACE
-    pace_delay_ms_max: Annotated[float, Field(ge=0, le=PACE_DELAY_MS_LIMIT)] = PACE_DELAY_MS_MAX_DEFAULT
+    pace_delay_ms_max: PaceDelayMsMax = PACE_DELAY_MS_MAX_DEFAULT
 
     @model_validator(mode="after")
     def _names_agree(self) -> SessionRequest:
@@ -117,6 +119,22 @@ class SessionRequest(Request):
         unused = known - {pair.primary for pair in self.pairs}
         if unused:
             raise ValueError(f"primary {min(unused)} has no pair: add one, or leave the primary out")
+        return self
+
+
+class ChangeSessionRequest(Request):
+    """Other settings for a running session; those that are not given stay. Meanings as in SessionRequest."""
+
+    group_interval_ms: GroupIntervalMs | None = None
+    group_bytes_max: GroupBytesMax | None = None
+    compression: CompressionChoice | None = None
+    overflow_policy: OverflowChoice | None = None
+    pace_delay_ms_max: PaceDelayMsMax | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> ChangeSessionRequest:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError(f"nothing is changed: give one of {', '.join(type(self).model_fields)}")
         return self
 
 

@@ -6,6 +6,7 @@ import typer
 
 from isochrone.cli.options import examples
 from isochrone.cli.session_pairs import add, create, remove
+from isochrone.cli.session_settings import set_session
 from isochrone.cli.session_state import delete_session, list_sessions, recover, resume, show_session, suspend
 
 app = typer.Typer(
@@ -34,6 +35,13 @@ app.command(
     )
 )(add)
 app.command(epilog=examples("isochrone session remove bank logs-copy archive"))(remove)
+app.command(
+    "set",
+    epilog=examples(
+        "isochrone session set bank --pace-delay-ms-max 20",
+        "isochrone session set bank --compression zstd --overflow suspend",
+    ),
+)(set_session)
 app.command(epilog=examples('isochrone session suspend bank --reason "line maintenance until 6:00"'))(suspend)
 app.command(epilog=examples("isochrone session resume bank", "isochrone session show bank --wait duplex"))(
     resume

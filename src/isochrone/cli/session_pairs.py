@@ -8,8 +8,15 @@ import typer
 
 from isochrone.cli.options import CONTROLLER_DEFAULT, Controller, Json, TimeoutS
 from isochrone.cli.session_output import Name, print_session
+from isochrone.cli.session_settings import (
+    CompressionWord,
+    GroupIntervalMs,
+    GroupSizeMax,
+    Overflow,
+    PaceDelayMsMax,
+    given_settings,
+)
 from isochrone.model.errors import RefusedError
-from isochrone.model.sizes import parse_size
 
 Primaries = Annotated[
     list[str],
@@ -37,28 +44,11 @@ def create(
     name: Name,
     primary: Primaries,
     pair: Pairs,
-    group_interval_ms: Annotated[
-        float | None,
-        typer.Option("--group-interval-ms", help="How often a group is formed. Default 10."),
-    ] = None,
-    group_size_max: Annotated[
-        str | None, typer.Option("--group-size-max", help="Form a group early at this size. Default 32MiB.")
-    ] = None,
-    compression: Annotated[
-        str | None, typer.Option("--compression", help="On the links: off (default), lz4 or zstd.")
-    ] = None,
-    overflow: Annotated[
-        str | None,
-        typer.Option(
-            "--overflow",
-            help="When a side file nears its limit: pace (the default: delay writes up to "
-            "--pace-delay-ms-max, then suspend) or suspend (never delay).",
-        ),
-    ] = None,
-    pace_delay_ms_max: Annotated[
-        float | None,
-        typer.Option("--pace-delay-ms-max", help="Longest delay of one write. Default 100."),
-    ] = None,
+    group_interval_ms: GroupIntervalMs = None,
+    group_size_max: GroupSizeMax = None,
+    compression: CompressionWord = None,
+    overflow: Overflow = None,
+    pace_delay_ms_max: PaceDelayMsMax = None,
     wait: Wait = False,
     timeout_s: TimeoutS = None,
     controller: Controller = CONTROLLER_DEFAULT,
@@ -73,14 +63,7 @@ def create(
         "primaries": [_primary(text) for text in primary],
         "pairs": [_pair(text) for text in pair],
     }
-    settings = {
-        "group_interval_ms": group_interval_ms,
-        "group_bytes_max": None if group_size_max is None else parse_size(group_size_max),
-        "compression": compression,
-        "overflow_policy": overflow,
-        "pace_delay_ms_max": pace_delay_ms_max,
-    }
-    body |= {key: value for key, value in settings.items() if value is not None}
+    body |= given_settings(group_interval_ms, group_size_max, compression, overflow, pace_delay_ms_max)
     _send("/v1/sessions", body, name, wait, timeout_s, controller, json)
 
 

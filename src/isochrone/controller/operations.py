@@ -13,6 +13,7 @@ import structlog
 
 from isochrone.api.requests import (
     AddPairsRequest,
+    ChangeSessionRequest,
     CreateVolumeRequest,
     RecoverRequest,
     RemovePairsRequest,
@@ -38,6 +39,8 @@ from isochrone.report.models import (
     StatusReport,
     VolumeReport,
 )
+from isochrone.report.times import NS_PER_MS
+from isochrone.session import transitions
 from isochrone.store.pool import Pool
 from isochrone.store.volume import Volume
 
@@ -241,6 +244,20 @@ class ControllerOperations:
         shell = self._sessions.create(request)
         return await self._done(shell, "session created")
 
+    async def change_session(self, name: str, request: ChangeSessionRequest) -> SessionReport:
+        """Change settings."""
+        shell = self._sessions.get(name)
+        document = transitions.with_settings(
+            shell.session.document,
+            group_interval_ns=_ns(request.group_interval_ms),
+            group_bytes_max=request.group_bytes_max,
+            compression=request.compression,
+            overflow_policy=request.overflow_policy,
+            pace_delay_ns_max=_ns(request.pace_delay_ms_max),
+        )
+        shell.command(lambda: shell.session.change_settings(document))
+        return await self._done(shell, "session settings changed")
+
     async def add_pairs(self, name: str, request: AddPairsRequest) -> SessionReport:
         """Add pairs."""
         shell = self._sessions.get(name)
@@ -312,3 +329,7 @@ class ControllerOperations:
         document = shell.session.document
         _log.info(event, session=document.name, state=document.state.value)
         return self._session_report(shell, self._now())
+
+
+def _ns(time_ms: float | None) -> int | None:
+    return None if time_ms is None else round(time_ms * NS_PER_MS)

@@ -1,8 +1,12 @@
-"""What an operator chooses for a session, as words: the same in requests, documents, messages and reports."""
+"""What an operator chooses for a session: the same in requests, documents, messages and reports."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
+
+GROUP_BYTES_MAX_DEFAULT: Final = 32 << 20
+"""A consistency group is formed early when this much was received."""
 
 
 class Compression(StrEnum):

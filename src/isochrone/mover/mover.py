@@ -71,6 +71,7 @@ class Mover:
     Attributes:
         journal_ns: J.
         consistency_ns: C.
+        groups_committed: commits that linked something.
         full_reason: why received record sets cannot be staged now, "" when they can.
     """
 
@@ -82,6 +83,7 @@ class Mover:
         self.full_reason = ""
         self.records_received = 0
         self.bytes_received = 0
+        self.groups_committed = 0
         self._pool = pool
         self._session = session
         self._hardening_ns: int | None = None
@@ -173,7 +175,9 @@ class Mover:
     @property
     def form_ns(self) -> int:
         """F: everything up to it has been staged from every primary that has joined; J when none has."""
-        joined: list[int] = [state.through_ns for state in self.sources.values() if state.joined_ns is not None]
+        joined: list[int] = [
+            state.through_ns for state in self.sources.values() if state.joined_ns is not None
+        ]
         return max(self.journal_ns, min(joined, default=0))
 
     def form(self, now_ns: int) -> bool:
@@ -244,4 +248,5 @@ class Mover:
         if self._pool.staged_count(self._session):
             self._pool.commit(self._session, limit_ns)
             self._pool.log_write()
+            self.groups_committed += 1
         self.consistency_ns = limit_ns

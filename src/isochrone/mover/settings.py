@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from isochrone.model.choices import GROUP_BYTES_MAX_DEFAULT
+
 MIB = 1 << 20
 MILLISECOND_NS = 1_000_000
 
@@ -20,6 +22,6 @@ class MoverSettings:
     """
 
     group_interval_ns: int = 10 * MILLISECOND_NS
-    group_bytes_max: int = 32 * MIB
+    group_bytes_max: int = GROUP_BYTES_MAX_DEFAULT
     window_bytes: int = 16 * MIB
     idle_log_interval_ns: int = 1000 * MILLISECOND_NS

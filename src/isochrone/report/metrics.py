@@ -210,7 +210,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     ),
     _session("blocked", "1 while its times cannot move.", lambda s: float(s.blocked_on is not None)),
     _session("staged_bytes", "Received and not yet committed.", lambda s: s.staged_bytes),
-    _session("groups_total", "Consistency groups committed.", lambda s: s.group_count),
+    _session("groups_total", "Consistency groups with writes committed.", lambda s: s.group_count),
     _session("records_total", "Records received.", lambda s: s.record_count),
     _session("received_bytes_total", "Bytes of records received, uncompressed.", lambda s: s.byte_count),
     _source(

@@ -238,7 +238,7 @@ class SourceReport(Report):
     window_bytes: int
     received_record_count: int
     received_bytes: int
-    reconnect_count: int | None = None
+    reconnect_count: int
 
 
 class SessionSettings(Report):
@@ -268,7 +268,7 @@ class SessionReport(Report):
             would cost.
         recovered: once ENDED by recovery: the time the volumes stand at. None before.
         staged_track_count: tracks received and not yet committed.
-        group_count: consistency groups committed since the controller started.
+        group_count: consistency groups with writes committed since the controller started.
         record_count, byte_count: received since the controller started.
         records_per_s, bytes_per_s: over the last seconds.
         suspended_reason, suspended_since: set while SUSPENDED.
@@ -292,7 +292,7 @@ class SessionReport(Report):
     settings: SessionSettings
     staged_track_count: int
     staged_bytes: int
-    group_count: int | None = None
+    group_count: int
     record_count: int
     byte_count: int
     records_per_s: float

@@ -14,7 +14,7 @@ from isochrone.link.messages import (
     OptionalIdentity,
     Text,
 )
-from isochrone.model.choices import Compression, OverflowPolicy
+from isochrone.model.choices import GROUP_BYTES_MAX_DEFAULT, Compression, OverflowPolicy
 from isochrone.model.errors import DamagedError
 from isochrone.model.states import SessionState
 
@@ -89,6 +89,7 @@ class SessionDocument(BaseModel):
     reason: Text = ""
     since_ns: U64 = 0
     group_interval_ns: U64
+    group_bytes_max: U64 = GROUP_BYTES_MAX_DEFAULT
     compression: Compression = Compression.OFF
     overflow_policy: OverflowPolicy = OverflowPolicy.PACE
     pace_delay_ns_max: U64 = 0

@@ -54,7 +54,7 @@ class Session:
     ) -> None:
         self.document = document
         self.settings = settings
-        self.mover = Mover(pool, document.number, MoverSettings(group_interval_ns=document.group_interval_ns))
+        self.mover = Mover(pool, document.number, _mover_settings(document))
         self.contacts: dict[int, Contact] = {}
         self.is_forgotten = False
         self._pool = pool
@@ -266,6 +266,25 @@ class Session:
             if contact.is_welcomed:
                 self.configure(source)
 
+    def change_settings(self, document: SessionDocument) -> None:
+        """Run with the settings of `document`, see transitions.with_settings. Raises ConflictError.
+
+        Compression is agreed on when a link opens: for another one the links are closed, and go on where they were.
+        """
+        if self.is_draining:
+            raise ConflictError(
+                f"session {self.document.name!r} is switching over: change its settings afterwards"
+            )
+        links_reopen = document.compression is not self.document.compression
+        self.remember(document)
+        self.mover.settings = _mover_settings(document)
+        if not links_reopen:
+            self._reconfigure()
+            return
+        for source, contact in self.contacts.items():
+            if contact.is_up:
+                self.close(source, f"the session's compression is now {document.compression}")
+
     # Recovery
 
     def recover(self, *, drain: bool, allow_incomplete: bool) -> None:
@@ -387,3 +406,9 @@ class Session:
         self._pool.delete_document(self.document.key)
         self._pool.log_write()
         self.is_forgotten = True
+
+
+def _mover_settings(document: SessionDocument) -> MoverSettings:
+    return MoverSettings(
+        group_interval_ns=document.group_interval_ns, group_bytes_max=document.group_bytes_max
+    )

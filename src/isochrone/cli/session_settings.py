@@ -1,0 +1,75 @@
+"""`isochrone session set`, and the settings as options, which `session create` takes too."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from isochrone.cli.options import CONTROLLER_DEFAULT, Controller, Json
+from isochrone.cli.session_output import Name, print_session
+from isochrone.model.errors import RefusedError
+from isochrone.model.sizes import parse_size
+
+GroupIntervalMs = Annotated[
+    float | None, typer.Option("--group-interval-ms", help="How often a group is formed. Default 10.")
+]
+GroupSizeMax = Annotated[
+    str | None, typer.Option("--group-size-max", help="Form a group early at this size. Default 32MiB.")
+]
+CompressionWord = Annotated[
+    str | None, typer.Option("--compression", help="On the links: off (default), lz4 or zstd.")
+]
+Overflow = Annotated[
+    str | None,
+    typer.Option(
+        "--overflow",
+        help="When a side file nears its limit: pace (the default: delay writes up to "
+        "--pace-delay-ms-max, then suspend) or suspend (never delay).",
+    ),
+]
+PaceDelayMsMax = Annotated[
+    float | None, typer.Option("--pace-delay-ms-max", help="Longest delay of one write. Default 100.")
+]
+
+
+def given_settings(
+    group_interval_ms: float | None,
+    group_size_max: str | None,
+    compression: str | None,
+    overflow: str | None,
+    pace_delay_ms_max: float | None,
+) -> dict[str, object]:
+    """Return the settings that were given, as the API takes them. Raises RefusedError for a size."""
+    settings = {
+        "group_interval_ms": group_interval_ms,
+        "group_bytes_max": None if group_size_max is None else parse_size(group_size_max),
+        "compression": compression,
+        "overflow_policy": overflow,
+        "pace_delay_ms_max": pace_delay_ms_max,
+    }
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def set_session(
+    name: Name,
+    group_interval_ms: GroupIntervalMs = None,
+    group_size_max: GroupSizeMax = None,
+    compression: CompressionWord = None,
+    overflow: Overflow = None,
+    pace_delay_ms_max: PaceDelayMsMax = None,
+    controller: Controller = CONTROLLER_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Change settings of a running session.
+
+    Those that are not given stay. Another compression opens the links anew; nothing is copied again.
+    """
+    from isochrone.cli.client import Client, path_of
+
+    body = given_settings(group_interval_ms, group_size_max, compression, overflow, pace_delay_ms_max)
+    if not body:
+        raise RefusedError("nothing is changed: give at least one setting, see --help")
+    with Client(controller) as client:
+        answer = client.patch(path_of("sessions", name, what="session"), body)
+    print_session(answer, json)
