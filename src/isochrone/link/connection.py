@@ -39,6 +39,8 @@ PREAMBLE_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 5.0
 """After `close()` a peer has this long to take what was sent before."""
 
+UNIX_SEND_BUFFER_BYTES: Final = 2 << 20
+"""What a unix socket may hold; TCP sizes its buffers itself."""
 KEEPALIVE_IDLE_S: Final = 10
 KEEPALIVE_INTERVAL_S: Final = 5
 KEEPALIVE_PROBES: Final = 3
@@ -179,9 +181,13 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the peer and wait for its greeting."""
         self._transport = cast("asyncio.Transport", transport)
+        connected = transport.get_extra_info("socket")
         if isinstance(name := transport.get_extra_info("peername"), tuple):
             self.peer = str(TcpAddress(name[0], name[1]))
-            _tune_tcp(transport.get_extra_info("socket"))
+            _tune_tcp(connected)
+        elif connected is not None:
+            # The default holds a fifth of a record set: both ends would take turns waking each other.
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_SEND_BUFFER_BYTES)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_HIGH_BYTES, low=WRITE_BUFFER_LOW_BYTES)
         self._transport.write(PREAMBLE)
         self._set_timer(PREAMBLE_TIMEOUT_S, self._miss_preamble)
