@@ -19,13 +19,20 @@ from bench.jobs import Sample
 BASELINE: Final = "nbdkit"
 RIVAL: Final = "qemu-nbd"
 REPLICATED: Final = "isochrone session"
+_RATIO_TARGETS: Final = (
+    ("4k randwrite d32", "iops", BASELINE, ">=", 0.6),
+    ("4k randwrite d32", "iops", RIVAL, ">=", 1.0),
+    ("4k randwrite d1", "latency_us_p50", BASELINE, "<=", 1.3),
+    ("1m write d8", "iops", BASELINE, ">=", 0.5),
+    ("4k randread d32", "iops", BASELINE, ">=", 0.7),
+)
+"""(job, figure, server to compare with, sign, bound): what is promised with a session on."""
+_FIGURE_NAMES: Final = {"iops": "IOPS", "latency_us_p50": "p50"}
 LAG_MS_P50_MAX: Final = 50.0
 LAG_MS_P99_MAX: Final = 250.0
 
 Samples = Mapping[tuple[str, str], Sequence[Sample]]
 """(job name, server name) -> its runs."""
-Medians = Mapping[tuple[str, str], Sample]
-"""(job name, server name) -> the median of each figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,20 @@ def medians(samples: Samples) -> dict[tuple[str, str], Sample]:
     }
 
 
+def ratio(samples: Samples, job: str, server: str, other: str, figure: str = "iops") -> float | None:
+    """Return how many times `other`'s figure the server's is: the median over the rounds, each by itself.
+
+    What slows a round slows both servers of it, so this is steadier than the ratio of two medians. None when one
+    of them was not measured.
+    """
+    ours, theirs = samples.get((job, server)), samples.get((job, other))
+    if not ours or not theirs:
+        return None
+    return statistics.median(
+        getattr(a, figure) / getattr(b, figure) for a, b in zip(ours, theirs, strict=True)
+    )
+
+
 def percentile(values: Sequence[float], percent: float) -> float:
     """Return the smallest value that at least `percent` of the values do not exceed."""
     if not values:
@@ -77,31 +98,15 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return sorted(values)[max(1, math.ceil(len(values) * percent / 100)) - 1]
 
 
-def targets(found: Medians, lag: Lag | None) -> list[Target]:
+def targets(samples: Samples, lag: Lag | None) -> list[Target]:
     """Return every target whose figures were measured."""
     judged = []
-    for job, factor_min in (("4k randwrite d32", 0.6), ("1m write d8", 0.5), ("4k randread d32", 0.7)):
-        ours, theirs = found.get((job, REPLICATED)), found.get((job, BASELINE))
-        if ours and theirs:
-            factor = ours.iops / theirs.iops
-            judged.append(
-                Target(
-                    f"{job}, session on",
-                    f">= {factor_min} x {BASELINE}",
-                    f"{factor:.2f}",
-                    factor >= factor_min,
-                )
-            )
-    ours, theirs = found.get(("4k randwrite d32", REPLICATED)), found.get(("4k randwrite d32", RIVAL))
-    if ours and theirs:
-        factor = ours.iops / theirs.iops
-        judged.append(Target("4k randwrite d32, session on", f"> {RIVAL}", f"{factor:.2f}", factor > 1))
-    ours, theirs = found.get(("4k randwrite d1", REPLICATED)), found.get(("4k randwrite d1", BASELINE))
-    if ours and theirs:
-        factor = ours.latency_us_p50 / theirs.latency_us_p50
-        judged.append(
-            Target("4k randwrite d1 p50, session on", f"<= 1.3 x {BASELINE}", f"{factor:.2f}", factor <= 1.3)
-        )
+    for job, figure, other, sign, bound in _RATIO_TARGETS:
+        factor = ratio(samples, job, REPLICATED, other, figure)
+        if factor is not None:
+            met = factor >= bound if sign == ">=" else factor <= bound
+            what = f"{job} {_FIGURE_NAMES[figure]}, session on"
+            judged.append(Target(what, f"{sign} {bound:g} x {other}", f"{factor:.2f}", met))
     return judged + (_lag_targets(lag) if lag else [])
 
 
@@ -122,7 +127,7 @@ def _lag_targets(lag: Lag) -> list[Target]:
     return judged
 
 
-def table(found: Medians) -> Table:
+def table(samples: Samples) -> Table:
     """Return all medians, a row for each job and server, with the ratio of operations to the baseline."""
     shown = Table(title="median of each figure", box=box.SIMPLE, pad_edge=False)
     shown.add_column("job", no_wrap=True)
@@ -130,8 +135,8 @@ def table(found: Medians) -> Table:
     for heading in ("IOPS", "MB/s", "p50 us", "p99 us", "CPU s/M ops", f"x {BASELINE}"):
         shown.add_column(heading, justify="right", no_wrap=True)
     previous = None
-    for (job, server), sample in found.items():
-        baseline = found.get((job, BASELINE))
+    for (job, server), sample in medians(samples).items():
+        factor = ratio(samples, job, server, BASELINE)
         shown.add_row(
             job if job != previous else "",
             server,
@@ -140,7 +145,7 @@ def table(found: Medians) -> Table:
             f"{sample.latency_us_p50:,.0f}",
             f"{sample.latency_us_p99:,.0f}",
             f"{sample.cpu_s_per_million:.1f}",
-            f"{sample.iops / baseline.iops:.2f}" if baseline else "",
+            "" if factor is None else f"{factor:.2f}",
         )
         previous = job
     return shown
@@ -161,7 +166,6 @@ def write_json(
     *,
     machine: Mapping[str, object],
     samples: Samples,
-    found: Medians,
     lag: Lag | None,
     judged: Sequence[Target],
 ) -> None:
@@ -173,9 +177,10 @@ def write_json(
                 "job": job,
                 "server": server,
                 "median": dataclasses.asdict(sample),
+                "ratio": ratio(samples, job, server, BASELINE),
                 "runs": [dataclasses.asdict(run) for run in samples[job, server]],
             }
-            for (job, server), sample in found.items()
+            for (job, server), sample in medians(samples).items()
         ],
         "lag": dataclasses.asdict(lag) if lag else None,
         "targets": [dataclasses.asdict(target) for target in judged],

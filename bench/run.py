@@ -21,7 +21,7 @@ from rich.console import Console
 from bench import servers
 from bench.jobs import JOBS, Job, Sample, fill
 from bench.measure import measure, measure_lag
-from bench.results import REPLICATED, Lag, medians, table, target_table, targets, write_json
+from bench.results import REPLICATED, Lag, table, target_table, targets, write_json
 from bench.servers import Server
 from isochrone import __version__
 from isochrone.model.sizes import parse_size
@@ -65,9 +65,8 @@ def main() -> None:
             for number in range(plan.repeats):
                 _round(plan, running, samples, folder, console, number)
             lag = _lag(plan, running, samples, folder, console)
-    found = medians(samples)
-    judged = targets(found, lag)
-    console.print(table(found))
+    judged = targets(samples, lag)
+    console.print(table(samples))
     if lag:
         console.print(
             f"lag at {lag.rate_iops:,} writes/s: p50 {lag.lag_ms_p50:.1f} ms, p99 {lag.lag_ms_p99:.1f} ms "
@@ -75,7 +74,7 @@ def main() -> None:
         )
     console.print(target_table(judged))
     if plan.output:
-        write_json(plan.output, machine=_machine(plan), samples=samples, found=found, lag=lag, judged=judged)
+        write_json(plan.output, machine=_machine(plan), samples=samples, lag=lag, judged=judged)
         console.print(f"written to {plan.output}")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.jobs import Sample, parse_fio
-from bench.results import BASELINE, REPLICATED, RIVAL, Lag, medians, percentile, targets, write_json
+from bench.results import BASELINE, REPLICATED, RIVAL, Lag, medians, percentile, ratio, targets, write_json
 
 
 def sample(iops: float, p50: float = 100.0) -> Sample:
@@ -55,9 +55,28 @@ def test_no_values_have_no_percentile() -> None:
 @pytest.mark.parametrize(("ours", "met"), [(59_999, False), (60_000, True)])
 def test_a_target_is_met_from_its_bound_on(ours: float, met: bool) -> None:
     job = "4k randwrite d32"
-    found = {(job, BASELINE): sample(100_000), (job, RIVAL): sample(50_000), (job, REPLICATED): sample(ours)}
-    judged = {target.wanted: target.met for target in targets(found, None)}
-    assert judged == {f">= 0.6 x {BASELINE}": met, f"> {RIVAL}": True}
+    runs = {
+        (job, BASELINE): [sample(100_000)],
+        (job, RIVAL): [sample(60_000)],
+        (job, REPLICATED): [sample(ours)],
+    }
+    judged = {target.wanted: target.met for target in targets(runs, None)}
+    assert judged == {f">= 0.6 x {BASELINE}": met, f">= 1 x {RIVAL}": met}
+
+
+def test_a_latency_target_is_met_up_to_its_bound() -> None:
+    job = "4k randwrite d1"
+    runs = {(job, BASELINE): [sample(1, p50=100)], (job, REPLICATED): [sample(1, p50=131)]}
+    assert [target.met for target in targets(runs, None)] == [False]
+
+
+def test_a_ratio_compares_the_runs_of_one_round() -> None:
+    runs = {
+        ("job", "ours"): [sample(50), sample(10), sample(5)],
+        ("job", "theirs"): [sample(100), sample(20), sample(50)],
+    }
+    assert ratio(runs, "job", "ours", "theirs") == 0.5
+    assert ratio(runs, "job", "ours", "absent") is None
 
 
 def test_lag_and_memory_are_held_against_their_bounds() -> None:
@@ -66,13 +85,13 @@ def test_lag_and_memory_are_held_against_their_bounds() -> None:
 
 
 def test_what_was_not_measured_has_no_verdict() -> None:
-    assert targets({("4k randwrite d32", REPLICATED): sample(1)}, None) == []
+    assert targets({("4k randwrite d32", REPLICATED): [sample(1)]}, None) == []
 
 
 def test_the_result_file_holds_every_run(tmp_path: Path) -> None:
     runs = {("job", "server"): [sample(1), sample(3), sample(2)]}
     path = tmp_path / "latest.json"
-    write_json(path, machine={"cpu_count": 2}, samples=runs, found=medians(runs), lag=None, judged=[])
+    write_json(path, machine={"cpu_count": 2}, samples=runs, lag=None, judged=[])
     document = json.loads(path.read_text())
     assert [run["iops"] for run in document["jobs"][0]["runs"]] == [1, 3, 2]
     assert document["jobs"][0]["median"]["iops"] == 2
