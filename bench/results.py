@@ -86,9 +86,10 @@ def ratio(samples: Samples, job: str, server: str, other: str, figure: str = "io
     ours, theirs = samples.get((job, server)), samples.get((job, other))
     if not ours or not theirs:
         return None
-    return statistics.median(
+    factors: list[float] = [
         getattr(a, figure) / getattr(b, figure) for a, b in zip(ours, theirs, strict=True)
-    )
+    ]
+    return statistics.median(factors)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
