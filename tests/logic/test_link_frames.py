@@ -23,6 +23,7 @@ from isochrone.link.frame import (
 )
 from isochrone.link.messages import (
     PROTOCOL_VERSION,
+    REFUSAL_TEXT_BYTES_MAX,
     VOLUMES_PER_SESSION_MAX,
     Ack,
     Configure,
@@ -35,6 +36,8 @@ from isochrone.link.messages import (
     Suspend,
     VolumeCopy,
     VolumeInfo,
+    VolumeRefusal,
+    cut_text,
 )
 from isochrone.model.choices import OverflowPolicy
 from isochrone.model.errors import InternalError, ProtocolError
@@ -276,7 +279,20 @@ def test_the_fullest_answers_for_a_session_fit_a_control_message() -> None:
     configure = Configure(names, names, OverflowPolicy.SUSPEND, 2**64 - 1)
     configured = Configured([VolumeInfo(name, 2**32 - 1, 2**64 - 1, 2**64 - 1) for name in names])
     progress = CopyProgress([VolumeCopy(2**32 - 1, 2**64 - 1, 2**64 - 1)] * VOLUMES_PER_SESSION_MAX)
-    assert list(greeted().feed(wire(configure, configured, progress))) == [configure, configured, progress]
+    reason = cut_text('"\x00 ö' * 100, REFUSAL_TEXT_BYTES_MAX)
+    refused = Configured([], [VolumeRefusal(name, reason) for name in names])
+    said: list[Message] = [configure, configured, progress, refused]
+    assert list(greeted().feed(wire(*said))) == said
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a-", "a b", "a\\n", "é", "a" * 65])
+def test_a_name_that_nobody_could_have_given_is_refused(name: str) -> None:
+    good = b'{"volumes":["ledger-1.db"],"not_empty":[],"overflow_policy":"pace","pace_delay_ns_max":0}'
+    assert list(greeted().feed(control_frame(MessageType.CONFIGURE, good)))
+    with pytest.raises(ProtocolError, match="CONFIGURE message is malformed"):
+        list(
+            greeted().feed(control_frame(MessageType.CONFIGURE, good.replace(b"ledger-1.db", name.encode())))
+        )
 
 
 def test_a_message_that_the_peer_would_refuse_is_not_sent() -> None:

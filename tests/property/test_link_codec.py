@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from isochrone.link.codec import CONTROL_TYPES, STAGING_BYTES, Decoder, Encoder
 from isochrone.link.frame import FRAME_HEADER_BYTES, PREAMBLE, FrameHeader, Limits, MessageType, PayloadCoding
-from isochrone.link.messages import ControlMessage, Message, RecordSet
+from isochrone.link.messages import TEXT_BYTES_MAX, ControlMessage, Message, RecordSet, Suspended, cut_text
 from isochrone.model.choices import Compression
 from isochrone.model.errors import ProtocolError
 from isochrone.model.records import RECORD_DTYPE
@@ -54,6 +54,15 @@ def messages_of(message_class: type) -> st.SearchStrategy[Any]:
 
 
 CONTROL = st.one_of(*(messages_of(message_class) for message_class in CONTROL_TYPES.values()))
+
+
+@given(text=st.text(st.characters(codec=None), max_size=2 * TEXT_BYTES_MAX))
+def test_any_reason_can_be_sent_once_it_is_cut(text: str) -> None:
+    cut = cut_text(text)
+    ((frame),) = Encoder().encode(Suspended(cut, 1))
+    assert len(frame) <= FRAME_HEADER_BYTES + TEXT_BYTES_MAX + len('{"reason":"","through_ns":1}')
+    kept = text.encode("utf-8", "replace").decode()
+    assert cut == kept or (cut.endswith("...") and kept.startswith(cut[:-3]))
 
 
 @st.composite

@@ -10,6 +10,7 @@ from isochrone.capture.handshake import StreamPosition, decide_hello
 from isochrone.capture.primary import Primary
 from isochrone.capture.stream import SessionStream
 from isochrone.link.messages import (
+    REFUSAL_TEXT_BYTES_MAX,
     Ack,
     Configure,
     Configured,
@@ -29,6 +30,7 @@ from isochrone.link.messages import (
     Unquiesce,
     VolumeRefusal,
     Welcome,
+    cut_text,
 )
 
 LINKS_MAX = 64
@@ -41,6 +43,8 @@ class PrimaryLinks:
     Args:
         controller_id: this controller's identity.
         new_identity: draws a fresh identity (32 hexadecimal digits).
+        refuse_volume: returns why a volume of this name cannot be a primary (a mover of this controller writes it), ""
+            when it can.
     """
 
     def __init__(
@@ -50,12 +54,14 @@ class PrimaryLinks:
         controller_name: str,
         track_size_bytes: int,
         new_identity: Callable[[], str],
+        refuse_volume: Callable[[str], str],
     ) -> None:
         self._primary = primary
         self._controller_id = controller_id
         self._controller_name = controller_name
         self._track_size_bytes = track_size_bytes
         self._new_identity = new_identity
+        self._refuse_volume = refuse_volume
         self._streams: dict[int, SessionStream | None] = {}
 
     def link_opened(self, link: int) -> None:
@@ -166,11 +172,14 @@ class PrimaryLinks:
             ),
         )
         not_empty = set(configure.not_empty)
-        refused = self._primary.set_volumes(stream, {name: name in not_empty for name in configure.volumes})
+        refused = {name: text for name in configure.volumes if (text := self._refuse_volume(name))}
+        wanted = {name: name in not_empty for name in configure.volumes if name not in refused}
+        refused |= self._primary.set_volumes(stream, wanted)
         stream.configured()
-        stream.send(
-            Configured(stream.volume_infos(), [VolumeRefusal(name, text) for name, text in refused.items()])
-        )
+        refusals = [
+            VolumeRefusal(name, cut_text(text, REFUSAL_TEXT_BYTES_MAX)) for name, text in refused.items()
+        ]
+        stream.send(Configured(stream.volume_infos(), refusals))
 
     def _handle_suspend(self, stream: SessionStream, suspend: Suspend) -> None:
         if stream.state is CaptureState.SUSPENDED:

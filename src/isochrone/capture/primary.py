@@ -26,6 +26,7 @@ from isochrone.capture.settings import CaptureSettings
 from isochrone.capture.side_file import Backlog, SideFile
 from isochrone.capture.stamper import Stamper
 from isochrone.capture.stream import CapturedVolume, SessionStream
+from isochrone.link.messages import cut_text
 from isochrone.model.choices import OverflowPolicy
 from isochrone.model.errors import ConflictError, NotFoundError
 from isochrone.model.records import RECORD_STRUCT, RecordBatch, RecordKind
@@ -383,7 +384,7 @@ class Primary:
         stream.end_incarnation()
         self.remember(
             stream,
-            stream.document.changed(suspended=True, reason=reason[:1024], since_ns=self.stamper.promise()),
+            stream.document.changed(suspended=True, reason=cut_text(reason), since_ns=self.stamper.promise()),
         )
         self.rebuild_routes()
         stream.told_suspended(reason)

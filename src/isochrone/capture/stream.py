@@ -20,6 +20,7 @@ from isochrone.link.messages import (
     Suspended,
     VolumeCopy,
     VolumeInfo,
+    cut_text,
 )
 from isochrone.model.records import RecordBatch
 from isochrone.store.volume import Volume
@@ -176,7 +177,7 @@ class SessionStream:
 
     def told_suspended(self, reason: str) -> None:
         """Tell the mover that nothing later than what was sent will come."""
-        self.send(Suspended(reason[:1024], self.sent_through_ns))
+        self.send(Suspended(cut_text(reason), self.sent_through_ns))
 
     # Work, called between application batches
 

@@ -104,9 +104,19 @@ class Controller:
         )
         primary = Primary(self._pool, self._disk, self._clock.now_ns, capture, self._clock.stamp_floor_ns)
         links = PrimaryLinks(
-            primary, self._id, self._settings.controller.name, self._pool.track_size_bytes, _new_identity
+            primary,
+            self._id,
+            self._settings.controller.name,
+            self._pool.track_size_bytes,
+            _new_identity,
+            refuse_volume=self._refuse_as_primary,
         )
         return PrimaryShell(primary, links, on_fatal=die)
+
+    def _refuse_as_primary(self, volume: str) -> str:
+        """Return why a mover elsewhere cannot pull `volume`: what a mover of ours commits passes no capture."""
+        session = self._sessions.secondary_of(volume)
+        return f"it is a secondary of session {session!r} here: end that session first" if session else ""
 
     @property
     def _clock_error_ns(self) -> int:

@@ -20,6 +20,7 @@ in nanoseconds. All messages but RecordSet are small and rare; they travel as JS
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Final
@@ -27,19 +28,43 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from isochrone.model.choices import Compression, OverflowPolicy
+from isochrone.model.names import NAME_PATTERN
 
 PROTOCOL_VERSION: Final = 1
 """Version 1: first release."""
 
 VOLUMES_PER_SESSION_MAX: Final = 4096
 
-Text = Annotated[str, Field(max_length=1024)]
-Name = Annotated[str, Field(min_length=1, max_length=64)]
+TEXT_BYTES_MAX: Final = 1024
+REFUSAL_TEXT_BYTES_MAX: Final = 160
+"""VOLUMES_PER_SESSION_MAX refusals with names of the greatest length fit one control message of 1 MiB."""
+
+Text = Annotated[str, Field(max_length=TEXT_BYTES_MAX)]
+RefusalText = Annotated[str, Field(max_length=REFUSAL_TEXT_BYTES_MAX)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Identity = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """A UUID as 32 lower-case hexadecimal digits."""
 OptionalIdentity = Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$")]
 U32 = Annotated[int, Field(ge=0, lt=1 << 32)]
 U64 = Annotated[int, Field(ge=0, lt=1 << 64)]
+
+
+def cut_text(text: str, bytes_max: int = TEXT_BYTES_MAX) -> str:
+    """Return `text` as a message can carry it: at most `bytes_max` bytes as they stand in its JSON.
+
+    A reason may quote what an operator wrote or a device said, of any length; what does not fit is left out at the end.
+    """
+    text = text.encode("utf-8", "replace").decode()
+    if _json_bytes(text) <= bytes_max:
+        return text
+    room_bytes = bytes_max - len("...")
+    while (size_bytes := _json_bytes(text)) > room_bytes:
+        text = text[: len(text) * room_bytes // size_bytes]
+    return text + "..."
+
+
+def _json_bytes(text: str) -> int:
+    return len(json.dumps(text, ensure_ascii=False).encode()) - len('""')
 
 
 class RefusalCode(StrEnum):
@@ -138,7 +163,7 @@ class VolumeRefusal:
     """Why one wanted volume is not captured."""
 
     name: Name
-    text: Text
+    text: RefusalText
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Final
 from isochrone.model.errors import RefusedError
 
 NAME_LENGTH_MAX: Final = 64
-_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+NAME_PATTERN: Final = rf"^[A-Za-z0-9]([A-Za-z0-9._-]{{0,{NAME_LENGTH_MAX - 2}}}[A-Za-z0-9])?$"
+_NAME: Final = re.compile(NAME_PATTERN)
 
 
 def check_name(name: str, what: str) -> str:
@@ -17,7 +18,7 @@ def check_name(name: str, what: str) -> str:
     Letters, digits, `.`, `_` and `-`, at most NAME_LENGTH_MAX characters, a letter or digit at both ends: safe in a
     path, an NBD export name, a URL and a shell word.
     """
-    if len(name) <= NAME_LENGTH_MAX and _NAME.fullmatch(name):
+    if _NAME.fullmatch(name):
         return name
     raise RefusedError(
         f"{what} name {name[:80]!r} is not usable: use 1 to {NAME_LENGTH_MAX} letters, digits, '.', '_' or '-', "

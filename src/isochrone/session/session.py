@@ -21,6 +21,7 @@ from isochrone.link.messages import (
     Resume,
     Suspend,
     Unquiesce,
+    cut_text,
 )
 from isochrone.model.errors import ConflictError
 from isochrone.model.states import SessionState
@@ -230,7 +231,7 @@ class Session:
         self.remember(transitions.suspended(self.document, reason, self._clock()))
         for source, contact in self.contacts.items():
             if contact.is_welcomed and not contact.suspended:
-                self.send(source, Suspend(reason[:1024]))
+                self.send(source, Suspend(cut_text(reason)))
 
     def resume_source(self, source: int, contact: Contact) -> None:
         """Ask `source` to begin a new incarnation."""

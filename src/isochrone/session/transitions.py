@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from isochrone.link.messages import cut_text
 from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.errors import ConflictError, NotFoundError, RefusedError
 from isochrone.model.states import SessionState
@@ -22,7 +23,7 @@ def suspended(document: SessionDocument, reason: str, now_ns: int) -> SessionDoc
         )
     if document.state is SessionState.SUSPENDED:
         return document
-    return document.changed(state=SessionState.SUSPENDED, reason=reason[:1024], since_ns=now_ns)
+    return document.changed(state=SessionState.SUSPENDED, reason=cut_text(reason), since_ns=now_ns)
 
 
 def resumed(document: SessionDocument, now_ns: int) -> SessionDocument:

@@ -48,7 +48,12 @@ class PrimaryNode(Node):
         """Restore what is captured here."""
         self.primary = Primary(self.pool, self.disk, self.events.now_ns, self.settings, self.events.now_ns())
         self.links = PrimaryLinks(
-            self.primary, self.identity, self.name, self.pool.track_size_bytes, self._new_identity
+            self.primary,
+            self.identity,
+            self.name,
+            self.pool.track_size_bytes,
+            self._new_identity,
+            refuse_volume=lambda _: "",
         )
 
     def _new_identity(self) -> str:
