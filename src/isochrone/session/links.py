@@ -19,9 +19,10 @@ from isochrone.link.messages import (
     Resumed,
     Suspend,
     Suspended,
+    Unquiesce,
     Welcome,
 )
-from isochrone.model.errors import ConflictError, IsochroneError, ProtocolError
+from isochrone.model.errors import ConflictError, IsochroneError, ProtocolError, RefusedError
 from isochrone.model.states import SessionState
 from isochrone.mover.lookup import VolumeLookup
 from isochrone.mover.mover import ReceivedSet
@@ -74,15 +75,22 @@ class SessionLinks:
             self._session.contacts[source].lost(reason, self._session.now_ns())
 
     def link_received(self, source: int, message: Message) -> None:
-        """Act on one message of `source`. A message that breaks the protocol closes the link."""
+        """Act on one message of `source`. A message that breaks the protocol, or cannot be acted on, closes the link.
+
+        The primary sends again from what is staged: were the link kept, the promise of the next record set would cover
+        one that was never stored. What a pool or device had against it is raised for the shell to tell.
+        """
         contact = self._session.contacts[source]
         if not contact.is_up:
             return
         contact.heard_ns = self._session.now_ns()
         try:
             self._dispatch(source, contact, message)
-        except ProtocolError as error:
+        except RefusedError as error:
             self._session.close(source, error.message)
+        except (IsochroneError, OSError) as error:
+            self._session.close(source, str(error))
+            raise
 
     def _dispatch(self, source: int, contact: Contact, message: Message) -> None:
         if isinstance(message, Refused):
@@ -159,6 +167,7 @@ class SessionLinks:
         contact.refused = {refusal.name: refusal.text for refusal in configured.refused}
         confirmed: dict[str, PairDocument] = {}
         kept: list[PairDocument] = []
+        misfits: dict[str, str] = {}
         for pair in self._session.document.pairs:
             if pair.source != source:
                 kept.append(pair)
@@ -171,7 +180,7 @@ class SessionLinks:
                 try:
                     pair = self._confirm(pair, info.number, info.size_bytes)
                 except IsochroneError as error:
-                    contact.refused[pair.primary_volume] = error.message
+                    misfits[pair.primary_volume] = error.message
                 confirmed[pair.secondary_volume] = pair
             kept.append(pair)
         self._session.remember(self._session.document.changed(pairs=tuple(kept)))
@@ -181,15 +190,14 @@ class SessionLinks:
             if pair.source == source and pair.primary_number is not None and pair.secondary_number is not None
         }
         self._lookups[source] = VolumeLookup(numbers)
-        if contact.refused and len(numbers) < len(infos):
-            # Records of a volume that has no place here would come next.
-            self._session.close(
-                source, "; ".join(f"{name}: {text}" for name, text in contact.refused.items())
-            )
+        if misfits:
+            # Records that have no place here would come next.
+            contact.refused |= misfits
+            self._session.close(source, "; ".join(f"{name}: {text}" for name, text in misfits.items()))
             return
         contact.enter(ContactState.STREAMING, self._session.now_ns())
-        if self._session.is_draining:
-            self._session.send(source, Quiesce())
+        # A primary that lost its link while it was quiesced has not heard that the switchover was given up.
+        self._session.send(source, Quiesce() if self._session.is_draining else Unquiesce())
         self._session.send_ack(source)
 
     def _confirm(self, pair: PairDocument, primary_number: int, size_bytes: int) -> PairDocument:
@@ -246,6 +254,11 @@ class SessionLinks:
                 self._session.document, source, resumed.incarnation, self._session.mover.form_ns
             )
         )
+        if self._session.document.state is SessionState.SUSPENDED:
+            # It was suspended again before the primary had answered Resume.
+            self._session.send(
+                source, Suspend(self._session.document.reason or "suspended at the secondary")
+            )
 
     def _handle_forgotten(self, source: int) -> None:
         self._session.close(source, "the session was deleted")
