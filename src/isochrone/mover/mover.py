@@ -111,6 +111,11 @@ class Mover:
         joined_ns = self.sources[source].joined_ns if source in self.sources else None
         return joined_ns is not None and self.consistency_ns > joined_ns
 
+    def hardened_ns(self, source: int) -> int:
+        """Everything of `source` up to here is durable: J once it counts the source, 0 before (S4, late joiner)."""
+        joined_ns = self.sources[source].joined_ns
+        return self.journal_ns if joined_ns is not None and self.journal_ns > joined_ns else 0
+
     def remove_source(self, source: int) -> None:
         """Primary `source` has no pair any more: F no longer waits for it."""
         self.sources.pop(source, None)

@@ -203,10 +203,12 @@ class Session:
                 self.send_ack(source)
 
     def send_ack(self, source: int) -> None:
-        """Tell `source` how far J is and how much it may send, if that is news."""
+        """Tell `source` what of it is hardened and how much it may send, if that is news."""
         if source not in self.mover.sources:
             return
-        ack = Ack(self.mover.journal_ns, self.mover.window_bytes(source), self.mover.consistency_ns)
+        ack = Ack(
+            self.mover.hardened_ns(source), self.mover.window_bytes(source), self.mover.consistency_ns
+        )
         if ack != self.acks_told.get(source):
             self.acks_told[source] = ack
             self.send(source, ack)
