@@ -84,14 +84,9 @@ def decide_hello(
             known.epoch,
         )
     document = known.changed(epoch=hello.epoch, mover_name=hello.mover_name)
-    received_ns = hello.received_through_ns
-    return Accept(
-        document,
-        continues=bool(position.incarnation)
-        and hello.incarnation == position.incarnation
-        and received_ns >= position.dropped_through_ns,
-        lost_history=received_ns < max(known.hardened_record_ns, position.dropped_through_ns),
-    )
+    lost_history = hello.received_through_ns < max(known.hardened_record_ns, position.dropped_through_ns)
+    continues = bool(position.incarnation) and hello.incarnation == position.incarnation
+    return Accept(document, continues and not lost_history, lost_history)
 
 
 def _new_document(hello: Hello) -> CaptureDocument:

@@ -408,6 +408,7 @@ class Primary:
             captured.change_map.remove()
         if stream.link is not None:
             self.actions.append(CloseLink(stream.link, "the session was deleted here"))
+            stream.detach()
         self.rebuild_routes()
 
     def sessions_of_volume(self, number: int) -> list[str]:
