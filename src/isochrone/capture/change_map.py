@@ -59,7 +59,10 @@ class ChangeMap:
     """
 
     def __init__(self, disk: Disk, name: str, volume_number: int, track_count: int) -> None:
-        """Open the map, creating it empty when missing. Raises DamagedError when the file is another volume's."""
+        """Open the map, creating it empty when missing. Raises DamagedError when the file is another volume's.
+
+        A volume in a session is never resized, but the map follows `track_count`: marks of tracks that stay are kept.
+        """
         self._disk = disk
         self._name = name
         self._volume_number = volume_number
@@ -193,11 +196,6 @@ class ChangeMap:
         self._regions[first : first + len(summary)] = np.minimum(summary, 1).tobytes()
 
     # Life
-
-    def resize(self, track_count: int) -> None:
-        """Follow a change of the volume's size; marks of tracks that stay are kept."""
-        self._unmap()
-        self._map(track_count)
 
     def close(self) -> None:
         """Close the file; marks stay on disk."""
