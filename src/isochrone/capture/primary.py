@@ -349,8 +349,12 @@ class Primary:
                 numbers[volume.number] = not_empty
         dropped = [stream.volumes.pop(number) for number in list(stream.volumes) if number not in numbers]
         for number, not_empty in numbers.items():
-            if number not in stream.volumes:
-                self._begin_capture(stream, number, not_empty)
+            is_captured = number in stream.volumes
+            if not is_captured:
+                self._open_captured(stream, number)
+            # A secondary that is empty still (its pair may have left and come back unheard) lacks all that is mapped.
+            if not is_captured or not not_empty:
+                self._begin_copy(stream, number, not_empty)
         # A map exists before the document that names it and is removed after it: a session never starts on a map
         # that a crash has emptied.
         self.remember(stream, stream.document.changed(volumes=tuple(sorted(stream.volumes))))
@@ -360,8 +364,8 @@ class Primary:
         self.rebuild_routes()
         return refused
 
-    def _begin_capture(self, stream: SessionStream, number: int, not_empty: bool) -> None:
-        captured = self._open_captured(stream, number)
+    def _begin_copy(self, stream: SessionStream, number: int, not_empty: bool) -> None:
+        captured = stream.volumes[number]
         if not_empty:
             captured.change_map.mark_all()
         else:

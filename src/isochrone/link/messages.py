@@ -137,8 +137,9 @@ class Configure:
 
     Attributes:
         volumes: names of the primary volumes of this session at this controller.
-        not_empty: names among them whose secondary already holds data. If capture of such a volume begins with this
-            message, every track is copied, unmapped ones as zeros; of the others only mapped tracks.
+        not_empty: names among them whose secondary may hold data. If capture of such a volume begins with this message,
+            every track is copied, unmapped ones as zeros. The secondary of any other is empty: its mapped tracks are
+            copied, also when the volume is captured already.
         pace_delay_ns_max: longest delay of one acknowledgement under OverflowPolicy.PACE.
     """
 

@@ -165,6 +165,8 @@ class SessionLinks:
     def _handle_configured(self, source: int, contact: Contact, configured: Configured) -> None:
         infos = {info.name: info for info in configured.volumes}
         contact.refused = {refusal.name: refusal.text for refusal in configured.refused}
+        # Progress is told anew after this; what was told before may be of a pair that has left and come back.
+        contact.copied_through_ns.clear()
         confirmed: dict[str, PairDocument] = {}
         kept: list[PairDocument] = []
         misfits: dict[str, str] = {}
