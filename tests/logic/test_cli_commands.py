@@ -14,7 +14,7 @@ from isochrone.model.states import SessionState
 from support.api_server import SwitchedApp, served
 from support.cli import CommandLine, Result
 from support.fake_operations import FakeOperations, every_error
-from support.reports import CAPTURE, POOL, SESSION, behind
+from support.reports import CAPTURE, PAIR, POOL, SESSION, behind
 
 CREATE_BANK = ("session", "create", "bank", "--primary", "a=10.0.0.1:7481", "--pair", "a:db=db-copy")
 
@@ -222,6 +222,16 @@ def test_waiting_for_duplex_ends_when_the_session_is_suspended(
     result = isochrone("session", "show", "bank", "--wait", "duplex")
     assert result.code == ExitCode.CONFLICT
     assert "side file full" in result.err
+
+
+def test_waiting_for_duplex_ends_with_the_reason_when_a_pair_is_refused(
+    isochrone: CommandLine, operations: FakeOperations
+) -> None:
+    refused = PAIR.model_copy(update={"refused": True, "reason": "no volume 'db' here: create it"})
+    operations.put_session(SESSION.model_copy(update={"pairs": (refused,)}))
+    result = isochrone("session", "show", "bank", "--wait", "duplex")
+    assert result.code == ExitCode.CONFLICT
+    assert "pair db-copy: no volume 'db' here: create it" in result.err
 
 
 def test_waiting_ends_at_its_time_limit_and_says_what_is_waited_for(

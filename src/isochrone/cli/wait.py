@@ -15,7 +15,7 @@ from isochrone.cli.client import Client, path_of
 from isochrone.cli.output import error_console, is_terminal
 from isochrone.model.errors import ConflictError, RefusedError, UnavailableError
 from isochrone.model.states import PairState, SessionState
-from isochrone.report.models import PairReport, SessionReport
+from isochrone.report.models import LinkState, PairReport, SessionReport
 from isochrone.report.times import duration_text
 
 POLL_INTERVAL_S: Final = 0.2
@@ -43,7 +43,7 @@ def look(session: SessionReport, goal: str) -> Outcome:
     if goal == "suspended":
         return Outcome.REACHED if session.state is SessionState.SUSPENDED else Outcome.UNDER_WAY
     if goal == "duplex":
-        if session.state is SessionState.SUSPENDED:
+        if session.state is SessionState.SUSPENDED or _refusals(session):
             return Outcome.IMPOSSIBLE
         reached = all(pair.state is PairState.DUPLEX for pair in session.pairs)
         return Outcome.REACHED if reached else Outcome.UNDER_WAY
@@ -91,7 +91,7 @@ def _poll(
             if outcome is Outcome.IMPOSSIBLE or given_up():
                 raise ConflictError(
                     f"session {session.name} is {session.state} and will not become {goal} by itself: "
-                    f"{session.suspended_reason or session.blocked_on or 'see isochrone session show'}"
+                    f"{_why(session)}"
                 )
             if deadline_s is not None and time.monotonic() >= deadline_s:
                 raise UnavailableError(
@@ -99,6 +99,22 @@ def _poll(
                     f"it waits for: {session.blocked_on or session.pending_command or 'its copy to complete'}"
                 )
             time.sleep(POLL_INTERVAL_S)
+
+
+def _refusals(session: SessionReport) -> list[str]:
+    """Return what somebody has said no to, and will again until a person acts."""
+    pairs = [f"pair {pair.secondary_volume}: {pair.reason}" for pair in session.pairs if pair.refused]
+    sources = [
+        f"primary {source.name}: {source.last_error}"
+        for source in session.sources
+        if source.link_state is LinkState.REFUSED
+    ]
+    return pairs + sources
+
+
+def _why(session: SessionReport) -> str:
+    refusals = "; ".join(_refusals(session))
+    return session.suspended_reason or refusals or session.blocked_on or "see isochrone session show"
 
 
 class _Bars:

@@ -158,6 +158,7 @@ def _pair_report(shell: SessionShell, pair: PairDocument, volumes: Mapping[str, 
         tracks_remaining=remaining,
         estimate_s=copy.estimate_s(remaining) if copy and copying and remaining is not None else None,
         reason=_pair_reason(session.document, contact, pair),
+        refused=pair.primary_volume in contact.refused and not pair.removing,
     )
 
 

@@ -187,6 +187,7 @@ class PairReport(Report):
         tracks_remaining: tracks whose image is still to be read; None until the primary has told it.
         estimate_s: time until the copy is complete at the present rate; None when idle, unknown or complete.
         reason: why the pair is SUSPENDED, or cannot start; None otherwise.
+        refused: it cannot start as it is (no such volume, another size, data at the secondary): a person must act.
     """
 
     source: str
@@ -198,6 +199,7 @@ class PairReport(Report):
     tracks_remaining: int | None
     estimate_s: float | None = None
     reason: str | None = None
+    refused: bool = False
 
     @computed_field  # type: ignore[prop-decorator]
     @property

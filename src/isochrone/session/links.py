@@ -15,6 +15,7 @@ from isochrone.link.messages import (
     Quiesce,
     Quiesced,
     RecordSet,
+    RefusalCode,
     Refused,
     Resumed,
     Suspend,
@@ -120,7 +121,9 @@ class SessionLinks:
             raise ProtocolError(f"a primary does not send {type(message).__name__}")
 
     def _handle_refused(self, source: int, refused: Refused) -> None:
-        self._session.close(source, f"refused: {refused.text}")
+        # A busy primary takes the session later; any other refusal stands until a person acts.
+        verdict = "busy" if refused.code is RefusalCode.BUSY else "refused"
+        self._session.close(source, f"{verdict}: {refused.text}")
 
     def _handle_welcome(self, source: int, contact: Contact, welcome: Welcome) -> None:
         known = self._session.document.sources[source]
