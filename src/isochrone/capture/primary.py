@@ -304,7 +304,6 @@ class Primary:
         hardened_record_ns = max(stream.document.hardened_record_ns, stream.backlog.dropped_through_ns)
         if hardened_record_ns != stream.document.hardened_record_ns:
             self.remember(stream, stream.document.changed(hardened_record_ns=hardened_record_ns))
-            self._pool.log_write()
 
     @property
     def unsent_bytes(self) -> int:
@@ -328,10 +327,11 @@ class Primary:
         return stream
 
     def remember(self, stream: SessionStream, document: CaptureDocument) -> None:
-        """Make `document` the stream's, in memory and in the pool."""
+        """Make `document` the stream's, in memory and in the pool's log, before anybody is told of it."""
         if document != stream.document or document.key not in self._pool.documents:
-            stream.document = document
             self._pool.put_document(document.key, document.model_dump_json().encode())
+            stream.document = document
+            self._pool.log_write()
 
     def set_volumes(self, stream: SessionStream, wanted: dict[str, bool]) -> dict[str, str]:
         """Capture exactly the volumes named in `wanted`; the value says whether the secondary already holds data.
@@ -358,7 +358,6 @@ class Primary:
         # A map exists before the document that names it and is removed after it: a session never starts on a map
         # that a crash has emptied.
         self.remember(stream, stream.document.changed(volumes=tuple(sorted(stream.volumes))))
-        self._pool.log_write()
         for captured in dropped:
             captured.change_map.remove()
         self.rebuild_routes()
