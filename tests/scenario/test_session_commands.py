@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
+import pytest
+
 from isochrone.nbd.client import connect
-from isochrone.testing.processes import ControllerProcess, wait_until
+from isochrone.testing.processes import ControllerProcess, ProcessError, wait_until
 from support.site import Replica, Site, replicate
 
 MIB = 1 << 20
 BLOCK = 4096
 WAIT_S_MAX = 30.0
+IDLE_LAG_S_MAX = 1.0
+"""On a busy machine; 20 ms is usual."""
+BLOCKED_LAG_S = 1.5
 
 
 def write_block(controller: ControllerProcess, volume: str, number: int) -> None:
@@ -60,3 +66,107 @@ def test_settings_of_a_running_session_change_without_a_copy(site: Site) -> None
     s.kill()
     s.start()
     assert replica.report()["settings"] == after["settings"]
+
+
+def lags_s(report: dict[str, Any]) -> dict[str, float]:
+    return {name: report[name]["lag_ms"] / 1000 for name in ("form", "journal", "consistency")}
+
+
+def metric(controller: ControllerProcess, name: str) -> float:
+    """Return the value of the one series of a metric."""
+    transport = httpx.HTTPTransport(uds=controller.api_address.removeprefix("unix:"))
+    with httpx.Client(transport=transport, base_url="http://controller") as client:
+        lines = client.get("/metrics").text.splitlines()
+    (value,) = (line.split()[-1] for line in lines if line.startswith(f"{name}{{"))
+    return float(value)
+
+
+def test_waiting_for_a_pair_that_is_refused_ends_with_the_reason(site: Site) -> None:
+    a, s = site.controllers("a", "s")
+    for controller, name, size_bytes in ((a, "small", 4), (s, "small", 8), (a, "full", 4), (s, "full", 4)):
+        controller.create_volume(name, size_bytes * MIB)
+    write_block(s, "full", 1)
+    for volume, reason in {
+        "none": "no volume 'none' here: create it",
+        "small": "secondary volume 'small' has 8388608 bytes, its primary 4194304: resize one",
+        "full": "secondary volume 'full' holds data already: name another",
+    }.items():
+        command = ("session", "create", volume, "--primary", f"a={a.link_address}", "--pair", f"a:{volume}")
+        with pytest.raises(ProcessError, match="exit code 4") as failed:
+            s.command(*command, "--wait", "--timeout", "30")
+        assert f"pair {volume}: {reason}" in failed.value.message
+
+
+def test_a_secondary_cannot_be_the_primary_of_another_session(site: Site) -> None:
+    a, s, t = site.controllers("a", "s", "t")
+    a.create_volume("data", 4 * MIB)
+    replicate("bank", [(a, "data")], s)
+    command = ("session", "create", "far", "--primary", f"s={s.link_address}", "--pair", "s:data")
+    with pytest.raises(ProcessError, match="exit code 4") as failed:
+        t.command(*command, "--wait", "--timeout", "30")
+    assert "it is a secondary of session 'bank' here: end that session first" in failed.value.message
+    s.command("session", "recover", "bank", "--yes")
+    t.command("session", "delete", "far", "--yes")
+    t.command(*command, "--wait", "--timeout", "30")
+
+
+def test_idle_is_no_lag(site: Site) -> None:
+    a, s = site.controllers("a", "s")
+    a.create_volume("data", 4 * MIB)
+    replica = replicate("bank", [(a, "data")], s)
+    begin_s = s.get("/v1/status")["controller"]["uptime_s"]
+
+    def idle_for_seconds() -> bool:
+        report = replica.report()
+        assert max(lags_s(report).values()) < IDLE_LAG_S_MAX
+        assert report["blocked_on"] is None
+        assert a.get("/v1/captures/bank")["hardened"]["lag_ms"] < 1000 * IDLE_LAG_S_MAX
+        uptime_s: float = s.get("/v1/status")["controller"]["uptime_s"]
+        return uptime_s > begin_s + 2 * IDLE_LAG_S_MAX
+
+    wait_until(idle_for_seconds, "the session was idle for seconds", deadline_s=WAIT_S_MAX)
+    assert metric(s, "isochrone_session_consistency_lag_seconds") < IDLE_LAG_S_MAX
+    assert metric(s, "isochrone_session_blocked") == 0
+
+
+def test_blocked_is_a_lag_that_grows_and_says_why(site: Site) -> None:
+    a, s = site.controllers("a", "s")
+    a.create_volume("data", 4 * MIB)
+    replica = replicate("bank", [(a, "data")], s)
+    a.kill()
+    wait_until(
+        lambda: min(lags_s(replica.report()).values()) > BLOCKED_LAG_S,
+        "every time of the session lags",
+        deadline_s=WAIT_S_MAX,
+    )
+    assert "primary a is not streaming" in replica.report()["blocked_on"]
+    assert metric(s, "isochrone_session_consistency_lag_seconds") > BLOCKED_LAG_S
+    assert metric(s, "isochrone_session_blocked") == 1
+
+    a.start()
+    wait_until(
+        lambda: max(lags_s(replica.report()).values()) < BLOCKED_LAG_S,
+        "the session moves again",
+        deadline_s=WAIT_S_MAX,
+    )
+    s.command("session", "suspend", "bank", "--reason", "maintenance")
+    wait_until(
+        lambda: min(lags_s(replica.report()).values()) > BLOCKED_LAG_S,
+        "a suspended session lags",
+        deadline_s=WAIT_S_MAX,
+    )
+    assert replica.report()["blocked_on"] == "suspended: maintenance"
+
+
+def test_a_primary_whose_mover_is_gone_shows_a_lag_that_grows(site: Site) -> None:
+    a, s = site.controllers("a", "s")
+    a.create_volume("data", 4 * MIB)
+    replicate("bank", [(a, "data")], s)
+    s.kill()
+    wait_until(
+        lambda: a.get("/v1/captures/bank")["hardened"]["lag_ms"] > 1000 * BLOCKED_LAG_S,
+        "what is hardened lags",
+        deadline_s=WAIT_S_MAX,
+    )
+    assert a.get("/v1/captures/bank")["link_state"] == "DOWN"
+    assert metric(a, "isochrone_capture_hardened_lag_seconds") > BLOCKED_LAG_S
