@@ -13,8 +13,11 @@ toggled twice without a release. While images are copied the map is frozen: no t
 turns *all* marks into the monitored generation at the time of the last image.
 
 The map is one byte a track in a shared memory mapping of a file in the pool's folder: a store is one instruction, no
-system call, and survives a kill of the process. It does not survive a power loss; the caller then marks everything. One
-byte in memory for each 4,096 tracks says whether any of them is marked, so that clearing and counting skip clean stretches.
+system call, and survives a kill of the process. It does not survive a power loss. So the header says in which boot of the
+machine the map is in use, or that it was closed and made durable; a map that another boot had in use marks everything,
+and only then takes the new boot's name: whatever dies on the way, marks that are no superset are never believed. (What the
+pool knows of its own last life is no substitute: it may have been closed well, minutes before the power went.) One byte
+in memory for each 4,096 tracks says whether any of them is marked, so that clearing and counting skip clean stretches.
 
 File: one header page (see docs/formats.md), then `track_count` bytes.
 """
@@ -26,6 +29,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
 
 from isochrone.model.errors import DamagedError
 from isochrone.store.disk import Disk
@@ -34,6 +38,8 @@ MAGIC: Final = b"ISOCHMAP"
 VERSION: Final = 1
 HEADER_SIZE_BYTES: Final = 4096
 _HEADER: Final = struct.Struct("<8sIIQ")
+_CLOSED: Final = (1 << 64) - 1
+"""In the header, in the place of the boot: closed, and durable as it is."""
 
 GENERATION_A: Final = 1
 GENERATION_B: Final = 2
@@ -58,9 +64,12 @@ class ChangeMap:
         was_created: the file did not exist when the map was opened.
     """
 
-    def __init__(self, disk: Disk, name: str, volume_number: int, track_count: int) -> None:
+    def __init__(
+        self, disk: Disk, name: str, volume_number: int, track_count: int, *, is_known: bool = False
+    ) -> None:
         """Open the map, creating it empty when missing. Raises DamagedError when the file is another volume's.
 
+        With `is_known` a session's document names the map already: one that is missing then marks every track.
         A volume in a session is never resized, but the map follows `track_count`: marks of tracks that stay are kept.
         """
         self._disk = disk
@@ -70,26 +79,33 @@ class ChangeMap:
         self._active = GENERATION_A
         self.frozen = True
         self.toggle_ns: int | None = None
-        self.was_created = self._begin_if_empty(volume_number)
+        boot = xxh3_64_intdigest(disk.boot_id.encode()) >> 1 | 1
+        last_boot = self._last_boot(volume_number)
+        self.was_created = last_boot is None
         self._map(track_count)
+        if last_boot not in (None, boot, _CLOSED) or (last_boot is None and is_known):
+            self.mark_all()
+        if last_boot != boot:
+            self._file.pwrite(_HEADER.pack(MAGIC, VERSION, volume_number, boot), 0)
+        if last_boot == _CLOSED:
+            self._file.datasync()  # from now on a power loss must find it in use
 
-    def _begin_if_empty(self, volume_number: int) -> bool:
-        """Check the header; write it when there is none, in a new file or in one whose bytes a power loss took."""
+    def _last_boot(self, volume_number: int) -> int | None:
+        """Return the boot in the header; None in a new file, and in one whose bytes a power loss took."""
         is_new = self._file.size_bytes() < HEADER_SIZE_BYTES
         header = bytes(_HEADER.size) if is_new else self._file.pread(_HEADER.size, 0)
         if not any(header):
             self._file.truncate(0)
             self._file.allocate(HEADER_SIZE_BYTES)
-            self._file.pwrite(_HEADER.pack(MAGIC, VERSION, volume_number, 0), 0)
-            return True
-        magic, version, number, _ = _HEADER.unpack(header)
+            return None
+        magic, version, number, last_boot = _HEADER.unpack(header)
         if (magic, version, number) != (MAGIC, VERSION, volume_number):
             raise DamagedError(
                 f"change map {self._name}: the header does not name volume {volume_number} in format {VERSION}; "
                 "remove the file and restart: the session then copies the whole volume again",
                 file=self._name,
             )
-        return False
+        return int(last_boot)
 
     def _map(self, track_count: int) -> None:
         size_bytes = HEADER_SIZE_BYTES + track_count
@@ -198,9 +214,16 @@ class ChangeMap:
     # Life
 
     def close(self) -> None:
-        """Close the file; marks stay on disk."""
+        """Close the file; marks stay on disk as after a kill."""
         self._unmap()
         self._file.close()
+
+    def close_durably(self) -> None:
+        """Close the file at a clean stop: the marks are believed whatever happens to the machine. Raises OSError."""
+        self._file.datasync()
+        self._file.pwrite(_HEADER.pack(MAGIC, VERSION, self._volume_number, _CLOSED), 0)
+        self._file.datasync()
+        self.close()
 
     def remove(self) -> None:
         """Close and delete the file."""

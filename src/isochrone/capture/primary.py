@@ -126,6 +126,12 @@ class Primary:
             if name.startswith(CHANGE_MAP_PREFIX) and name not in used:
                 self._disk.remove(name)
 
+    def close(self) -> None:
+        """Make the marks durable at a clean stop, after the last write and before the pool is closed. Raises OSError."""
+        for stream in self.streams.values():
+            for captured in stream.volumes.values():
+                captured.change_map.close_durably()
+
     # Application writes: the hot path
 
     def write(self, volume: Volume, offset: int, data: Buffer) -> None:
@@ -375,7 +381,9 @@ class Primary:
     def _open_captured(self, stream: SessionStream, number: int) -> CapturedVolume:
         volume = self._pool.volume_by_number(number)
         name = change_map_name(stream.document.session_id, number)
-        captured = CapturedVolume(volume, ChangeMap(self._disk, name, number, volume.track_count))
+        is_known = number in stream.document.volumes
+        change_map = ChangeMap(self._disk, name, number, volume.track_count, is_known=is_known)
+        captured = CapturedVolume(volume, change_map)
         stream.volumes[number] = captured
         return captured
 

@@ -168,6 +168,8 @@ class Controller:
                 await self._clock.release(self._syncer.flush)
         await self._syncer.stop()
         try:
+            if self._pool.read_only_reason is None:
+                self._primary.primary.close()
             self._pool.close()
         except OSError as error:
             raise PoolReadOnlyError(
