@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from isochrone.capture.settings import CaptureSettings
 from support.cores import Clock, PrimarySite, SecondarySite, Wire, images_equal, new_document
+from support.store import TRACK, tags
 
 
 def pair_of(secondary: SecondarySite, volume: str) -> bool:
@@ -64,3 +66,64 @@ def test_a_pair_that_came_back_is_not_duplex_by_the_copy_of_its_first_life() -> 
     assert not pair_of(secondary, "new")
     wire.run_until(lambda: pair_of(secondary, "new"))
     assert images_equal(primary, secondary, "a")
+
+
+def test_a_volume_that_left_is_not_changed_by_what_was_staged_for_it() -> None:
+    primary, secondary, wire = replicated("a", "b")
+    wire.step()
+    primary.write("b", 1, 51)
+    for message in primary.tick(wire.links[0]):
+        secondary.links.link_received(0, message)
+    assert secondary.pool.staged_count(1)
+    secondary.session.remove_pairs(["b"])
+    while wire.deliver():
+        pass
+    assert len(secondary.session.document.pairs) == 1
+    secondary.pool.volumes["b"].write(1 * TRACK, bytes([99]) * TRACK)  # in service for somebody else now
+    wire.steps(5)
+    assert tags(secondary.pool, "b", 2)[1] == 99
+
+
+def test_a_pair_that_leaves_during_a_resync_keeps_its_last_complete_image() -> None:
+    clock = Clock()
+    settings = CaptureSettings(copy_step_tracks_max=1, copy_ahead_bytes_max=TRACK)
+    primary = PrimarySite(clock, volumes={"a": 16, "b": 16}, settings=settings)
+    for volume in ("a", "b"):
+        primary.write(volume, 0, *range(1, 9))
+    secondary = SecondarySite(clock, document=new_document(pairs=[(0, "a", "a"), (0, "b", "b")]))
+    wire = Wire(secondary, primary)
+    wire.run_until(lambda: all(pair.duplex for pair in secondary.session.document.pairs))
+    secondary.session.suspend("by the operator")
+    wire.steps(3)
+    for track in range(8):
+        primary.write("a", track, 100 + track)
+    primary.write("b", 0, 100, 101)  # the smaller copy comes first
+    secondary.session.resume()
+    wire.run_until(lambda: secondary.session.document.hold_floor_ns is not None)
+    wire.steps(5)
+    assert tags(secondary.pool, "b", 8) == list(range(1, 9))
+    assert secondary.pool.staged_count(1)
+    secondary.session.remove_pairs(["b"])
+    wire.run_until(lambda: [p.secondary_volume for p in secondary.session.document.pairs] == ["a"])
+    wire.run_until(lambda: secondary.session.document.hold_floor_ns is None)
+    wire.steps(5)
+    assert tags(secondary.pool, "a", 8) == list(range(100, 108))
+    assert tags(secondary.pool, "b", 8) == list(range(1, 9))
+    secondary.pool.verify()
+
+
+def test_what_was_dropped_with_a_pair_stays_dropped_after_a_restart() -> None:
+    primary, secondary, wire = replicated("a", "b")
+    primary.write("b", 1, 51)
+    primary.write("a", 1, 52)
+    for message in primary.tick(wire.links[0]):
+        secondary.links.link_received(0, message)
+    secondary.session.remove_pairs(["b"])
+    while wire.deliver():
+        pass
+    assert len(secondary.session.document.pairs) == 1
+    wire.restart_secondary()
+    wire.steps(30)
+    assert tags(secondary.pool, "b", 2) == [2, 2]
+    assert tags(secondary.pool, "a", 2) == [1, 52]
+    secondary.pool.verify()

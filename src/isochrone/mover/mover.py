@@ -125,6 +125,14 @@ class Mover:
         self.sources[source].staged_bytes = 0
         self.sources[source].waiting.clear()
 
+    def drop_waiting(self, source: int) -> bool:
+        """Forget what waits for room; returns whether anything did. The link must be opened anew then."""
+        state = self.sources.get(source)
+        if state is None or not state.waiting:
+            return False
+        state.waiting.clear()
+        return True
+
     def window_bytes(self, source: int) -> int:
         """Return the total that `source` may have sent on its present link."""
         return self.sources[source].staged_bytes + self.settings.window_bytes

@@ -172,6 +172,7 @@ class SessionLinks:
         contact.copied_through_ns.clear()
         confirmed: dict[str, PairDocument] = {}
         kept: list[PairDocument] = []
+        gone: list[PairDocument] = []
         misfits: dict[str, str] = {}
         for pair in self._session.document.pairs:
             if pair.source != source:
@@ -179,6 +180,7 @@ class SessionLinks:
                 continue
             info = infos.get(pair.primary_volume)
             if pair.removing and info is None:
+                gone.append(pair)
                 continue
             if info is not None:
                 contact.tracks_remaining[info.number] = info.tracks_to_copy
@@ -188,7 +190,11 @@ class SessionLinks:
                     misfits[pair.primary_volume] = error.message
                 confirmed[pair.secondary_volume] = pair
             kept.append(pair)
+        self._session.drop_pairs(gone)
         self._session.remember(self._session.document.changed(pairs=tuple(kept)))
+        if gone and self._session.mover.drop_waiting(source):
+            self._session.close(source, "what waited for room held writes of a pair that has left")
+            return
         numbers = {
             pair.primary_number: pair.secondary_number
             for pair in kept

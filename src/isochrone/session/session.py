@@ -193,9 +193,19 @@ class Session:
             and not (pair.source in self.mover.sources and self.mover.sources[pair.source].waiting)
         ]
         if gone:
-            self.remember(
-                self.document.changed(pairs=tuple(pair for pair in self.document.pairs if pair not in gone))
-            )
+            self.drop_pairs(gone)
+
+    def drop_pairs(self, gone: list[PairDocument]) -> None:
+        """Pairs leave: their secondaries stay as committed, and what was staged for them is dropped.
+
+        Else a later commit, perhaps that of a resync, would change volumes that somebody else may write by now.
+        """
+        for pair in gone:
+            if pair.secondary_number is not None:
+                self._pool.discard_volume(self.document.number, pair.secondary_number)
+        self.remember(
+            self.document.changed(pairs=tuple(pair for pair in self.document.pairs if pair not in gone))
+        )
 
     def _send_acks(self) -> None:
         for source, contact in self.contacts.items():

@@ -45,6 +45,7 @@ class RecordType(IntEnum):
     DISCARD = 12
     END_SESSION = 13
     COMPACT = 14
+    DISCARD_VOLUME = 15
 
 
 REPLAY_WEIGHT: Final = {RecordType.MAP: 1, RecordType.BARRIER: 1}
@@ -64,6 +65,7 @@ STAGE: Final = Struct("<QQQII")
 """session, source, through_ns, record count, physical run count."""
 SESSION_TIME: Final = Struct("<QQ")
 SESSION_TIMES: Final = Struct("<QQQ")
+SESSION_VOLUME: Final = Struct("<QI")
 SESSION: Final = Struct("<Q")
 
 

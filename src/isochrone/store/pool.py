@@ -276,6 +276,10 @@ class Pool:
         """
         return self.stager.discard(session, after_ns)
 
+    def discard_volume(self, session: int, number: int) -> int:
+        """Drop all staged entries of volume `number`: it leaves the session as it was committed. Returns their number."""
+        return self.stager.discard_volume(session, number)
+
     def compact(self, session: int, after_ns: int, through_ns: int) -> int:
         """Drop staged entries that a later staged entry of the same track supersedes; return how many tracks.
 

@@ -17,6 +17,7 @@ from isochrone.store.log_records import (
     SESSION,
     SESSION_TIME,
     SESSION_TIMES,
+    SESSION_VOLUME,
     UNMAP,
     VOLUME,
     VOLUME_COPY,
@@ -99,6 +100,8 @@ def _apply(state: PoolState, name: str, record: LogRecord) -> None:
                 state.discard(*SESSION_TIME.unpack(payload))
             case RecordType.COMPACT:
                 state.compact(*SESSION_TIMES.unpack(payload))
+            case RecordType.DISCARD_VOLUME:
+                state.discard_volume(*SESSION_VOLUME.unpack(payload))
             case RecordType.END_SESSION:
                 state.end_session(*SESSION.unpack(payload))
             case _:

@@ -21,6 +21,7 @@ from isochrone.store.log_records import (
     SESSION,
     SESSION_TIME,
     SESSION_TIMES,
+    SESSION_VOLUME,
     RecordType,
     StagePayload,
     pack_stage,
@@ -105,6 +106,16 @@ class Stager:
         count = self._state.discard(session, after_ns)
         self._parts.log.append(RecordType.DISCARD, SESSION_TIME.pack(session, after_ns))
         self._forget_pages()
+        return count
+
+    def discard_volume(self, session: int, number: int) -> int:
+        """Drop all staged entries of a volume; see `Pool.discard_volume`."""
+        self._parts.health.check()
+        _check_u64(session=session)
+        count = self._state.discard_volume(session, number)
+        if count:
+            self._parts.log.append(RecordType.DISCARD_VOLUME, SESSION_VOLUME.pack(session, number))
+            self._forget_pages()
         return count
 
     def compact(self, session: int, after_ns: int, through_ns: int) -> int:

@@ -46,6 +46,17 @@ class Chunk:
             Chunk(self.records[at:], self.physicals[physical_at:]),
         )
 
+    def part_volume(self, number: int) -> tuple[Chunk, Chunk]:
+        """Return the records of all other volumes and those of volume `number`, each in order."""
+        mine = self.records["volume"] == number
+        if not mine.any():
+            return self, Chunk(self.records[:0], self.physicals[:0])
+        physicals = np.repeat(mine, data_track_counts(self.records))
+        return (
+            Chunk(self.records[~mine], self.physicals[~physicals]),
+            Chunk(self.records[mine], self.physicals[physicals]),
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entries:
@@ -102,6 +113,19 @@ class SessionStage:
             stage.chunks, late = _split_all(stage.chunks, time_ns)
             stage.through_ns = min(stage.through_ns, time_ns)
             taken += late
+        self._add(taken, -1)
+        return taken
+
+    def take_volume(self, number: int) -> list[Chunk]:
+        """Remove and return all of one volume; what the sources promise stays."""
+        taken: list[Chunk] = []
+        for stage in self.sources.values():
+            kept: list[Chunk] = []
+            for chunk in stage.chunks:
+                others, mine = chunk.part_volume(number)
+                kept += [others] if len(others.records) else []
+                taken += [mine] if len(mine.records) else []
+            stage.chunks = kept
         self._add(taken, -1)
         return taken
 

@@ -132,6 +132,11 @@ class PoolState:
         stage = self.sessions.get(session)
         return self._drop_chunks(stage.take_after(after_ns)) if stage else 0
 
+    def discard_volume(self, session: int, number: int) -> int:
+        """Drop all staged entries of a volume. Returns their number."""
+        stage = self.sessions.get(session)
+        return self._drop_chunks(stage.take_volume(number)) if stage else 0
+
     def compact(self, session: int, after_ns: int, through_ns: int) -> int:
         """Drop entries that a later one of the same track supersedes within (after_ns, through_ns]; count them."""
         stage = self.sessions.get(session)
