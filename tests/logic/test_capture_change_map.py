@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from random import Random
 
 import numpy as np
 import pytest
@@ -199,3 +200,24 @@ def test_a_file_that_lost_its_header_counts_as_new(size_bytes: int) -> None:
     change_map = ChangeMap(disk, NAME, 7, 32)
     assert change_map.was_created
     assert marks(change_map) == []
+
+
+def test_p3_1_a_map_in_use_when_the_machine_died_marks_everything() -> None:
+    disk = SimDisk(seed=1)
+    new_map(disk=disk)
+    disk.power_loss(Random(3))
+    assert marks(ChangeMap(disk, NAME, 7, 4, is_known=True)) == [0, 1, 2, 3]
+
+
+def test_marks_closed_durably_are_believed_after_a_power_loss() -> None:
+    disk = SimDisk(seed=1)
+    change_map = new_map(disk=disk)
+    change_map.mark(1, 2)
+    change_map.close_durably()
+    disk.sync()
+    disk.power_loss(Random(3))
+    assert marks(ChangeMap(disk, NAME, 7, 32, is_known=True)) == [1, 2]
+
+
+def test_a_missing_map_that_a_session_names_marks_everything() -> None:
+    assert marks(ChangeMap(SimDisk(seed=1), NAME, 7, 3, is_known=True)) == [0, 1, 2]

@@ -142,7 +142,7 @@ def test_a_mover_that_returns_to_the_same_stream_gets_exactly_what_it_lacks() ->
     site.links.link_lost(1)
     site.write("a", 2, 3)
     greeting = hello(incarnation=stream.incarnation, received_through_ns=replica.through_ns)
-    site.open_stream(link=2, greeting=greeting)
+    site.open_stream(link=2, greeting=greeting, not_empty=["a"])
     replica.record_count = 0
     assert site.copied(2, replica).tags(1, 3) == [1, 2, 3]
     assert replica.record_count == 2

@@ -179,7 +179,12 @@ class PrimarySite:
         self.pool = Pool.open(self.disk)
         self.primary = Primary(self.pool, self.disk, self.clock, self.settings, self.clock())
         self.links = PrimaryLinks(
-            self.primary, self.identity, self.name, TRACK, self._new_identity, lambda _: ""
+            self.primary,
+            self.identity,
+            self.name,
+            TRACK,
+            self._new_identity,
+            lambda name: self.refusals.get(name, ""),
         )
 
     def restart(self) -> None:
