@@ -52,6 +52,8 @@ class Sample:
         bytes_per_s: their bytes.
         latency_us_p50, latency_us_p99: completion latency; of the writes where there are any.
         cpu_s_per_million: CPU seconds of all server processes per million operations; fio is not counted.
+        foreign_cpu_share: share of the machine's CPU time that neither the server nor fio used: other people's
+            work, which makes the run doubtful when it is more than a little.
     """
 
     iops: float
@@ -59,6 +61,7 @@ class Sample:
     latency_us_p50: float
     latency_us_p99: float
     cpu_s_per_million: float
+    foreign_cpu_share: float
 
 
 @dataclass(frozen=True, slots=True)

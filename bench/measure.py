@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
 from bench.jobs import Job, Sample, run_fio
-from bench.processes import anonymous_memory_bytes, cpu_seconds
+from bench.processes import (
+    anonymous_memory_bytes,
+    cpu_seconds,
+    machine_busy_seconds,
+    waited_children_seconds,
+)
 from bench.results import Lag, percentile
 from bench.servers import Server
 
@@ -17,17 +24,21 @@ LAG_SAMPLES_PER_S: Final = 20.0
 def measure(server: Server, job: Job, *, volume_size_bytes: int, runtime_s: float, folder: Path) -> Sample:
     """Run `job` on `server` once."""
     with server.turn():
-        before_s = cpu_seconds(server.pids)
+        began_s, fio_s, all_s = time.monotonic(), waited_children_seconds(), machine_busy_seconds()
+        server_s = cpu_seconds(server.pids)
         result = run_fio(
             job, server.uris, volume_size_bytes=volume_size_bytes, runtime_s=runtime_s, folder=folder
         )
-        used_s = cpu_seconds(server.pids) - before_s
+        server_s = cpu_seconds(server.pids) - server_s
+        foreign_s = machine_busy_seconds() - all_s - server_s - (waited_children_seconds() - fio_s)
+        available_s = (time.monotonic() - began_s) * (os.cpu_count() or 1)
     return Sample(
         iops=result.iops,
         bytes_per_s=result.bytes_per_s,
         latency_us_p50=result.latency_us_p50,
         latency_us_p99=result.latency_us_p99,
-        cpu_s_per_million=used_s / result.operation_count * 1e6,
+        cpu_s_per_million=server_s / result.operation_count * 1e6,
+        foreign_cpu_share=max(0.0, foreign_s / available_s),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,19 @@ def cpu_seconds(pids: Sequence[int]) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         total += int(fields[11]) + int(fields[12])  # utime and stime, proc(5) fields 14 and 15
     return total / TICKS_PER_S
+
+
+def machine_busy_seconds() -> float:
+    """Return the CPU time that the whole machine has used since it started, all CPUs together."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = fields  # proc(5)
+    return (user + nice + system + irq + softirq + steal) / TICKS_PER_S
+
+
+def waited_children_seconds() -> float:
+    """Return the CPU time of this process's children that have ended: fio's runs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def anonymous_memory_bytes(pid: int) -> int:

@@ -28,6 +28,7 @@ _RATIO_TARGETS: Final = (
 )
 """(job, figure, server to compare with, sign, bound): what is promised with a session on."""
 _FIGURE_NAMES: Final = {"iops": "IOPS", "latency_us_p50": "p50"}
+FOREIGN_CPU_SHARE_MAX: Final = 0.1
 LAG_MS_P50_MAX: Final = 50.0
 LAG_MS_P99_MAX: Final = 250.0
 
@@ -150,6 +151,11 @@ def table(samples: Samples) -> Table:
         )
         previous = job
     return shown
+
+
+def disturbed_count(samples: Samples) -> int:
+    """Return the number of runs during which others used more of the machine than FOREIGN_CPU_SHARE_MAX."""
+    return sum(run.foreign_cpu_share > FOREIGN_CPU_SHARE_MAX for runs in samples.values() for run in runs)
 
 
 def target_table(judged: Sequence[Target]) -> Table:

@@ -21,7 +21,7 @@ from rich.console import Console
 from bench import servers
 from bench.jobs import JOBS, Job, Sample, fill
 from bench.measure import measure, measure_lag
-from bench.results import REPLICATED, Lag, table, target_table, targets, write_json
+from bench.results import REPLICATED, Lag, disturbed_count, table, target_table, targets, write_json
 from bench.servers import Server
 from isochrone import __version__
 from isochrone.model.sizes import parse_size
@@ -73,6 +73,11 @@ def main() -> None:
             f"({lag.sample_count} samples)"
         )
     console.print(target_table(judged))
+    run_count = sum(len(runs) for runs in samples.values())
+    if disturbed := disturbed_count(samples):
+        console.print(
+            f"{disturbed} of {run_count} runs were disturbed: others used the machine. Measure again."
+        )
     if plan.output:
         write_json(plan.output, machine=_machine(plan), samples=samples, lag=lag, judged=judged)
         console.print(f"written to {plan.output}")

@@ -8,11 +8,22 @@ from pathlib import Path
 import pytest
 
 from bench.jobs import Sample, parse_fio
-from bench.results import BASELINE, REPLICATED, RIVAL, Lag, medians, percentile, ratio, targets, write_json
+from bench.results import (
+    BASELINE,
+    REPLICATED,
+    RIVAL,
+    Lag,
+    disturbed_count,
+    medians,
+    percentile,
+    ratio,
+    targets,
+    write_json,
+)
 
 
-def sample(iops: float, p50: float = 100.0) -> Sample:
-    return Sample(iops, iops * 4096, p50, p50 * 3, 20.0)
+def sample(iops: float, p50: float = 100.0, foreign: float = 0.0) -> Sample:
+    return Sample(iops, iops * 4096, p50, p50 * 3, 20.0, foreign)
 
 
 def side(total_ios: int, iops: float) -> dict[str, object]:
@@ -82,6 +93,11 @@ def test_a_ratio_compares_the_runs_of_one_round() -> None:
 def test_lag_and_memory_are_held_against_their_bounds() -> None:
     lag = Lag(1000, 49.0, 250.0, 100, {"west": 90, "east": 110}, {"west": 100, "east": 100})
     assert [target.met for target in targets({}, lag)] == [True, False, True, False]
+
+
+def test_runs_that_others_disturbed_are_counted() -> None:
+    runs = {("job", "server"): [sample(1), sample(1, foreign=0.11), sample(1, foreign=0.09)]}
+    assert disturbed_count(runs) == 1
 
 
 def test_what_was_not_measured_has_no_verdict() -> None:
