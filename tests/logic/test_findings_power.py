@@ -53,6 +53,18 @@ def test_a_clean_stop_and_start_keep_the_marks_as_they_are() -> None:
     assert site.marked("b") == set()
 
 
+def test_volumes_whose_marks_were_not_trusted_are_named_until_the_next_start() -> None:
+    site = suspended_site()
+    site.disk.power_loss(Random(1))
+    site.start()
+    assert site.primary.distrusted == {"s": ["a", "b"]}
+    site.restart()
+    assert site.primary.distrusted == {}
+    stop(site)
+    site.start()
+    assert site.primary.distrusted == {}
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_marks_set_after_a_clean_stop_are_not_trusted_after_a_power_loss(seed: int) -> None:
     site = suspended_site()

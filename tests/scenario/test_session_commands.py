@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -114,7 +115,7 @@ def test_idle_is_no_lag(site: Site) -> None:
     a, s = site.controllers("a", "s")
     a.create_volume("data", 4 * MIB)
     replica = replicate("bank", [(a, "data")], s)
-    begin_s = s.get("/v1/status")["controller"]["uptime_s"]
+    begin_s: float = s.get("/v1/status")["controller"]["uptime_s"]
 
     def idle_for_seconds() -> bool:
         report = replica.report()
@@ -170,3 +171,21 @@ def test_a_primary_whose_mover_is_gone_shows_a_lag_that_grows(site: Site) -> Non
     )
     assert a.get("/v1/captures/bank")["link_state"] == "DOWN"
     assert metric(a, "isochrone_capture_hardened_lag_seconds") > BLOCKED_LAG_S
+
+
+def test_a_start_that_cannot_trust_its_marks_says_so_once_and_copies(site: Site) -> None:
+    a, s = site.controllers("a", "s")
+    a.create_volume("data", 4 * MIB)
+    replica = replicate("bank", [(a, "data")], s)
+    a.kill()
+    (marks,) = (a.folder / "pool").glob("changes-*")
+    marks.unlink()
+    site.expect_log("change marks are not trusted")
+    a.start()
+    told = [json.loads(line) for line in a.log_lines() if "change marks are not trusted" in line]
+    assert [(line["level"], line["sessions"], line["volume_count"]) for line in told] == [
+        ("warning", ["bank"], 1)
+    ]
+    write_block(a, "data", 3)
+    wait_mirrored(replica, "data", 3)
+    replica.wait_duplex()

@@ -62,6 +62,7 @@ class ChangeMap:
         frozen: no generation is toggled or released while set.
         toggle_ns: time of the last toggle while a monitored generation exists, else None.
         was_created: the file did not exist when the map was opened.
+        was_marked_whole: `mark_all` was called since then.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class ChangeMap:
         boot = xxh3_64_intdigest(disk.boot_id.encode()) >> 1 | 1
         last_boot = self._last_boot(volume_number)
         self.was_created = last_boot is None
+        self.was_marked_whole = False
         self._map(track_count)
         if last_boot not in (None, boot, _CLOSED) or (last_boot is None and is_known):
             self.mark_all()
@@ -139,6 +141,7 @@ class ChangeMap:
     def mark_all(self) -> None:
         """Mark every track: nothing is known about the secondary."""
         self.mark(0, self.track_count)
+        self.was_marked_whole = True
 
     # Pruning
 

@@ -78,6 +78,8 @@ class Primary:
         clock: host time in nanoseconds.
         stamp_floor_ns: high-water mark of earlier stamps.
 
+    Attributes:
+        distrusted: by session, the volumes whose marks could not be believed at the start and are marked whole.
     """
 
     def __init__(
@@ -112,6 +114,11 @@ class Primary:
                     if self._pool.reopened_after_power_loss or captured.change_map.was_created:
                         # The marks were in memory when power went; nothing is known but that all may differ.
                         captured.change_map.mark_all()
+        self.distrusted = {
+            stream.document.session_name: names
+            for stream in self.streams.values()
+            if (names := [c.volume.name for c in stream.volumes.values() if c.change_map.was_marked_whole])
+        }
         self._remove_orphaned_maps()
         self.rebuild_routes()
 

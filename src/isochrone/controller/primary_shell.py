@@ -91,7 +91,16 @@ class PrimaryShell:
         self._started_wall_ns = time.time_ns()
 
     def start(self) -> None:
-        """Begin to tick."""
+        """Begin to tick. What could not be believed of the marks is told first."""
+        distrusted = self.primary.distrusted
+        if distrusted:
+            _log.warning(
+                "change marks are not trusted",
+                sessions=sorted(distrusted),
+                volume_count=sum(map(len, distrusted.values())),
+                reason="power was lost, or files of marks are missing from the pool's folder",
+                consequence="every track of these volumes is copied again when their movers connect",
+            )
         self._tick()
 
     def stop(self) -> None:
