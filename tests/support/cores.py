@@ -25,6 +25,8 @@ from isochrone.link.messages import (
 )
 from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.records import RECORD_DTYPE, RecordBatch, RecordKind
+from isochrone.mover.mover import Mover, ReceivedSet
+from isochrone.mover.settings import MoverSettings
 from isochrone.session.actions import CloseLink, Dial, Harden, SendMessage
 from isochrone.session.document import (
     DOCUMENT_PREFIX,
@@ -38,7 +40,7 @@ from isochrone.session.session import Session
 from isochrone.session.settings import SessionSettings
 from isochrone.store.pool import Pool
 from isochrone.testing.sim_disk import SimDisk
-from support.store import TRACK, records, run, tracks
+from support.store import TRACK, new_pool, records, run, tracks
 
 MILLISECOND_NS = 1_000_000
 SECOND_NS = 1_000_000_000
@@ -266,6 +268,39 @@ class PrimarySite:
         return set(
             np.flatnonzero(self.primary.streams[session_id].volumes[number].change_map.marked()).tolist()
         )
+
+
+IDLE_LOG = MoverSettings(idle_log_interval_ns=SECOND_NS)
+
+
+def mover_of(*sources: int, settings: MoverSettings = IDLE_LOG, pool_tracks: int = 64) -> tuple[Mover, Pool]:
+    """A mover of some primaries over a pool with volume "a" (number 1) of 16 tracks."""
+    _, pool = new_pool(SimDisk(seed=1), track_count=pool_tracks)
+    pool.create_volume("a", 16 * TRACK)
+    mover = Mover(pool, 1, settings)
+    for source in sources:
+        mover.add_source(source)
+    return mover, pool
+
+
+def data(time_ns: int, track: int, *tags: int, through_ns: int | None = None) -> ReceivedSet:
+    """A received record set of one write."""
+    rows = records((time_ns, 1, track, len(tags), RecordKind.DATA))
+    return ReceivedSet(through_ns or time_ns, rows, tracks(*tags))
+
+
+def heartbeat(through_ns: int) -> ReceivedSet:
+    """A received record set that only promises."""
+    return ReceivedSet(through_ns, np.empty(0, RECORD_DTYPE), b"")
+
+
+def form_and_harden(mover: Mover, pool: Pool, now_ns: int) -> bool:
+    """Form a group and run the sync it asks for; returns whether it asked for one."""
+    due = mover.form(now_ns)
+    if due:
+        run(pool.sync())
+        mover.hardened()
+    return due
 
 
 def new_document(

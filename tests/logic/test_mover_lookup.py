@@ -1,0 +1,43 @@
+"""Volume numbers of a primary become the secondary's, for whole record sets, and none is let through by mistake."""
+
+from __future__ import annotations
+
+import pytest
+
+from isochrone.model.errors import ProtocolError
+from isochrone.model.records import RecordKind
+from isochrone.mover.lookup import VolumeLookup
+from support.store import records
+
+DATA = RecordKind.DATA
+
+
+def test_every_record_gets_the_number_of_its_secondary_and_keeps_the_rest() -> None:
+    lookup = VolumeLookup({7: 1, 3: 2, 900: 3})
+    given = records((10, 3, 4, 5, DATA), (11, 900, 6, 1, DATA), (12, 7, 0, 2, RecordKind.ZERO))
+    translated = lookup.translate(given.tobytes())
+    assert translated["volume"].tolist() == [2, 3, 1]
+    for field in ("time_ns", "track", "track_count", "kind"):
+        assert translated[field].tolist() == given[field].tolist()
+
+
+def test_what_came_over_the_link_is_not_changed() -> None:
+    headers = bytearray(records((10, 3, 4, 5, DATA)).tobytes())
+    before = bytes(headers)
+    VolumeLookup({3: 9}).translate(headers)
+    assert headers == before
+
+
+@pytest.mark.parametrize("numbers", [{}, {3: 1}, {5: 1}, {3: 1, 5: 2}])
+def test_a_volume_that_is_not_in_the_session_is_refused(numbers: dict[int, int]) -> None:
+    with pytest.raises(ProtocolError, match="not configured"):
+        VolumeLookup(numbers).translate(records((10, 4, 0, 1, DATA)).tobytes())
+
+
+def test_one_unknown_volume_among_known_ones_refuses_the_whole_set() -> None:
+    with pytest.raises(ProtocolError):
+        VolumeLookup({1: 1, 2: 2}).translate(records((10, 1, 0, 1, DATA), (11, 3, 0, 1, DATA)).tobytes())
+
+
+def test_a_heartbeat_needs_no_volume() -> None:
+    assert len(VolumeLookup({}).translate(b"")) == 0
