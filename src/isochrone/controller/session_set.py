@@ -110,7 +110,10 @@ class SessionSet:
         self._timer = asyncio.get_running_loop().call_later(interval_s, self._tick)
 
     def _drop(self, shell: SessionShell) -> None:
-        self._shells.pop(shell.session.document.name, None)
+        """Drop a session; one that bears its name by now stays."""
+        name = shell.session.document.name
+        if self._shells.get(name) is shell:
+            del self._shells[name]
 
     def _add(self, document: SessionDocument) -> SessionShell:
         session = Session(self._pool, document, self._clock, self._jitter, SessionSettings())
@@ -154,7 +157,11 @@ class SessionSet:
         )
         document = transitions.with_pairs_added(document, *source_and_pairs(request))
         shell = self._add(document)
-        shell.command(lambda: shell.session.remember(document))
+        try:
+            shell.command(lambda: shell.session.remember(document))
+        except Exception:
+            self._drop(shell)
+            raise
         return shell
 
     async def delete(self, shell: SessionShell, *, wait_s: float) -> bool:

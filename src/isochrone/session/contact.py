@@ -33,6 +33,9 @@ class Contact:
         heard_ns: when the last message came.
         error: why the link is down, for people; "" when it is up.
         suspended: the primary has suspended the session.
+        resumes_unanswered: Resume messages sent on this link that it has not answered.
+        quiesced_ns: time after which it acknowledges no write; None while it may.
+        quiesces_unanswered: Quiesce messages sent on this link that it has not answered.
         tracks_remaining, copied_through_ns: by primary volume number, as last told.
     """
 
@@ -42,8 +45,9 @@ class Contact:
         self.heard_ns = now_ns
         self.error = "not connected yet"
         self.suspended = False
-        self.resuming = False
+        self.resumes_unanswered = 0
         self.quiesced_ns: int | None = None
+        self.quiesces_unanswered = 0
         self.tracks_remaining: dict[int, int] = {}
         self.copied_through_ns: dict[int, int] = {}
         self.refused: dict[str, str] = {}
@@ -51,6 +55,11 @@ class Contact:
         self._jitter = jitter
         self._redial_at_ns = now_ns
         self._redial_ns = settings.redial_ns_min
+
+    @property
+    def resuming(self) -> bool:
+        """Whether what it says of its state is older than what it was asked last."""
+        return self.resumes_unanswered > 0
 
     @property
     def is_up(self) -> bool:
@@ -80,8 +89,9 @@ class Contact:
         self.enter(ContactState.DOWN, now_ns)
         self.error = reason
         self.suspended = False
-        self.resuming = False
+        self.resumes_unanswered = 0
         self.quiesced_ns = None
+        self.quiesces_unanswered = 0
         self.tracks_remaining.clear()
         self.copied_through_ns.clear()
         self._redial_at_ns = now_ns + int(self._redial_ns * (0.5 + self._jitter() / 2))
@@ -90,6 +100,6 @@ class Contact:
     def is_silent(self, now_ns: int) -> bool:
         """Whether an open link has said nothing for longer than a live one can."""
         expects_words = self.state in (ContactState.GREETED, ContactState.WELCOMED) or (
-            self.state is ContactState.STREAMING and not self.suspended
+            self.state is ContactState.STREAMING and (self.resuming or not self.suspended)
         )
         return expects_words and now_ns - self.heard_ns > self._settings.silence_ns_max

@@ -12,7 +12,6 @@ from isochrone.link.messages import (
     Forgotten,
     Hello,
     Message,
-    Quiesce,
     Quiesced,
     RecordSet,
     RefusalCode,
@@ -48,6 +47,9 @@ class SessionLinks:
         """The shell has connected to `source`: say who we are and where we stand."""
         document = self._session.document
         contact = self._session.contacts[source]
+        if self._session.is_forgotten:
+            self._session.close(source, "the session was deleted")
+            return
         contact.enter(ContactState.GREETED, self._session.now_ns())
         self._session.acks_told.pop(source, None)
         received_ns = 0
@@ -111,7 +113,9 @@ class SessionLinks:
         elif isinstance(message, Resumed):
             self._handle_resumed(source, contact, message)
         elif isinstance(message, Quiesced):
-            contact.quiesced_ns = message.through_ns
+            contact.quiesces_unanswered -= 1
+            if contact.quiesces_unanswered == 0 and self._session.is_draining:
+                contact.quiesced_ns = message.through_ns
         elif isinstance(message, Fenced):
             self._session.remember(self._session.document.with_source(source, fenced=True))
             self._session.close(source, f"fenced under epoch {message.epoch}")
@@ -208,7 +212,10 @@ class SessionLinks:
             return
         contact.enter(ContactState.STREAMING, self._session.now_ns())
         # A primary that lost its link while it was quiesced has not heard that the switchover was given up.
-        self._session.send(source, Quiesce() if self._session.is_draining else Unquiesce())
+        if self._session.is_draining:
+            self._session.quiesce(source)
+        else:
+            self._session.send(source, Unquiesce())
         self._session.send_ack(source)
 
     def _confirm(self, pair: PairDocument, primary_number: int, size_bytes: int) -> PairDocument:
@@ -256,7 +263,7 @@ class SessionLinks:
 
     def _handle_resumed(self, source: int, contact: Contact, resumed: Resumed) -> None:
         contact.suspended = False
-        contact.resuming = False
+        contact.resumes_unanswered -= 1
         contact.copied_through_ns.clear()
         for info in resumed.volumes:
             contact.tracks_remaining[info.number] = info.tracks_to_copy

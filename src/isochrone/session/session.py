@@ -72,10 +72,15 @@ class Session:
     # Document
 
     def remember(self, document: SessionDocument) -> None:
-        """Make `document` the session's, in memory and in the pool's log."""
+        """Make `document` the session's, in the pool's log and in memory; when the pool refuses it, in neither.
+
+        What comes after a session was forgotten must not bring it back.
+        """
+        if self.is_forgotten:
+            return
         if document != self.document or document.key not in self._pool.documents:
-            self.document = document
             self._pool.put_document(document.key, document.model_dump_json().encode())
+            self.document = document
             self._pool.log_write()
         self._follow_document()
 
@@ -113,6 +118,8 @@ class Session:
 
     def tick(self) -> None:
         """Dial, stage what waited, form, commit, acknowledge. Called every few milliseconds."""
+        if self.is_forgotten:
+            return
         now_ns = self._clock()
         for source, contact in self.contacts.items():
             if contact.should_dial(now_ns) and self._wants_link(source):
@@ -141,6 +148,8 @@ class Session:
 
     def hardened(self) -> None:
         """The pool's sync that a Harden asked for has succeeded."""
+        if self.is_forgotten:
+            return
         self.mover.hardened()
         if self._recovery_waits_for_harden:
             self.continue_recovery()
@@ -179,7 +188,7 @@ class Session:
     def copied_through_ns(self, pair: PairDocument) -> int:
         """Return the time by which every image of the pair was captured, 0 while some is missing or unknown."""
         contact = self.contacts[pair.source]
-        if pair.primary_number is None:
+        if pair.primary_number is None or contact.suspended or contact.resuming:
             return 0
         return contact.copied_through_ns.get(pair.primary_number, 0)
 
@@ -241,13 +250,16 @@ class Session:
     def suspend_all(self, reason: str) -> None:
         """One primary cannot go on: all stop, so that the image they leave is of one instant."""
         self.remember(transitions.suspended(self.document, reason, self._clock()))
+        if self.is_draining:
+            self.cancel_drain()  # nothing more will come: applications need not wait for the time limit
         for source, contact in self.contacts.items():
             if contact.is_welcomed and not contact.suspended:
                 self.send(source, Suspend(cut_text(reason)))
 
     def resume_source(self, source: int, contact: Contact) -> None:
         """Ask `source` to begin a new incarnation."""
-        contact.resuming = True
+        contact.resumes_unanswered += 1
+        contact.heard_ns = self._clock()  # a suspended primary may have had nothing to say for long
         self.send(source, Resume())
 
     def suspend(self, reason: str) -> None:
@@ -271,6 +283,10 @@ class Session:
 
     def remove_pairs(self, secondary_volumes: list[str]) -> None:
         """Take pairs out of the session; their secondaries keep what was committed. Raises NotFoundError."""
+        if self.is_draining:
+            raise ConflictError(
+                f"session {self.document.name!r} is switching over: remove the pairs afterwards"
+            )
         self.remember(transitions.with_pairs_removing(self.document, secondary_volumes))
         self._reconfigure()
 
@@ -327,7 +343,12 @@ class Session:
         self._drain_began_ns = now_ns
         self._drain_allows_incomplete = allow_incomplete
         for source in self.document.sources_in_use:
-            self.send(source, Quiesce())
+            self.quiesce(source)
+
+    def quiesce(self, source: int) -> None:
+        """Ask `source` to refuse writes; only its answer to the newest Quiesce counts."""
+        self.contacts[source].quiesces_unanswered += 1
+        self.send(source, Quiesce())
 
     @property
     def is_draining(self) -> bool:
@@ -339,7 +360,7 @@ class Session:
             return
         quiesced = [self.contacts[source].quiesced_ns for source in self.document.sources_in_use]
         times_ns = [time_ns for time_ns in quiesced if time_ns is not None]
-        if len(times_ns) == len(quiesced) and self.mover.consistency_ns >= max(times_ns):
+        if len(times_ns) == len(quiesced) and self.mover.consistency_ns >= max(times_ns, default=0):
             self._drain_began_ns = None
             self._begin_recovery(self._drain_allows_incomplete)
         elif now_ns - self._drain_began_ns > self.settings.drain_ns_max:
@@ -412,6 +433,8 @@ class Session:
             self._forget()
 
     def _forget(self) -> None:
+        if self.is_forgotten:
+            return
         for source, contact in self.contacts.items():
             if contact.state is not ContactState.DOWN:
                 self.close(source, "the session was deleted")

@@ -27,14 +27,17 @@ def suspended(document: SessionDocument, reason: str, now_ns: int) -> SessionDoc
 
 
 def resumed(document: SessionDocument, now_ns: int) -> SessionDocument:
-    """SUSPENDED -> ACTIVE; the primaries then copy what they marked."""
+    """SUSPENDED -> ACTIVE; the primaries then copy what they marked, and no pair is DUPLEX before that is done."""
     if document.state is not SessionState.SUSPENDED:
         raise ConflictError(
             f"session {document.name!r} is {document.state}: only a SUSPENDED session can be resumed",
             session=document.name,
         )
     sources = tuple(source.model_copy(update={"resume_wanted": True}) for source in document.sources)
-    return document.changed(state=SessionState.ACTIVE, reason="", since_ns=now_ns, sources=sources)
+    pairs = tuple(pair.model_copy(update={"duplex": False}) for pair in document.pairs)
+    return document.changed(
+        state=SessionState.ACTIVE, reason="", since_ns=now_ns, sources=sources, pairs=pairs
+    )
 
 
 def with_hold(document: SessionDocument, source: int, incarnation: str, floor_ns: int) -> SessionDocument:
