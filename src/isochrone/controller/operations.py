@@ -170,11 +170,18 @@ class ControllerOperations:
     def _refuse_in_use(self, volume: Volume, done: str) -> None:
         """Raise ConflictError while a session or a client has `volume`."""
         session = self._sessions.secondary_of(volume.name)
-        captured = self._primary.primary.sessions_of_volume(volume.number)
-        if session or captured:
+        if session:
             raise ConflictError(
-                f"volume {volume.name!r} is in session {session or captured[0]!r} and cannot be {done}; take the "
-                "pair out of the session first",
+                f"volume {volume.name!r} is a secondary of session {session!r} and cannot be {done}; take the pair out "
+                f"first: `isochrone session remove {session} {volume.name}`",
+                name=volume.name,
+            )
+        captured = self._primary.primary.sessions_of_volume(volume.number)
+        if captured:
+            raise ConflictError(
+                f"volume {volume.name!r} is a primary of session {captured[0]!r} and cannot be {done}; take the pair out "
+                "first, with `isochrone session remove` at the controller of its secondary; if that is lost, or the "
+                f"session has ended: `isochrone session delete {captured[0]}` here",
                 name=volume.name,
             )
         count = self._exports.of(volume).connection_count

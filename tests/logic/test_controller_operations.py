@@ -1,0 +1,282 @@
+"""Commands of a controller: durable before they are answered, refused with the cure while a volume is in use."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Any
+
+import pytest
+
+from isochrone.api.requests import (
+    AddPairsRequest,
+    ChangeSessionRequest,
+    CreateVolumeRequest,
+    RecoverRequest,
+    RemovePairsRequest,
+    ResizeVolumeRequest,
+    SessionRequest,
+    SuspendRequest,
+)
+from isochrone.capture.links import PrimaryLinks
+from isochrone.capture.primary import Primary
+from isochrone.capture.settings import CaptureSettings
+from isochrone.controller.exports import PoolExports
+from isochrone.controller.operations import ControllerOperations
+from isochrone.controller.primary_shell import PrimaryShell
+from isochrone.controller.session_set import SessionSet
+from isochrone.link.messages import PROTOCOL_VERSION, Configure, Hello
+from isochrone.model.choices import Compression, OverflowPolicy
+from isochrone.model.errors import ConflictError, IsochroneError
+from isochrone.session.document import SessionDocument, load_document
+from isochrone.store.pool import Pool
+from isochrone.testing.sim_disk import SimDisk
+from support.reports import CONTROLLER
+from support.store import TRACK, new_pool, run
+
+SIZE_BYTES = 8 * TRACK
+ID = "0" * 32
+PRIMARY = {"name": "a", "address": "tcp:a:1"}
+
+
+def pair(volume: str) -> dict[str, str]:
+    return {"primary": "a", "primary_volume": volume, "secondary_volume": volume}
+
+
+def session_request(*volumes: str) -> SessionRequest:
+    pairs = [pair(volume) for volume in volumes]
+    return SessionRequest.model_validate({"name": "bank", "primaries": [PRIMARY], "pairs": pairs})
+
+
+class World:
+    """The operations of a controller over a pool on a simulated disk; nothing is dialled and nothing ticks."""
+
+    def __init__(self) -> None:
+        self.disk = SimDisk(seed=1)
+        _, self.pool = new_pool(self.disk)
+        self.now_ns = 1_000_000_000
+        core = Primary(self.pool, self.disk, self.clock, CaptureSettings(), 0)
+        self.links = PrimaryLinks(core, ID, "c", TRACK, lambda: "1" * 32, lambda _: "")
+        self.primary = PrimaryShell(core, self.links, on_fatal=self.fatal)
+        self.sessions = SessionSet(
+            self.pool,
+            mover_id=ID,
+            mover_name="c",
+            clock=self.clock,
+            jitter=lambda: 0.5,
+            new_identity=lambda: "2" * 32,
+            flush=self.flush,
+            on_fatal=self.fatal,
+        )
+        self.exports = PoolExports(
+            self.pool.volumes,
+            self.primary,
+            track_size_bytes=TRACK,
+            block_size_min=1,
+            secondary_of=self.sessions.secondary_of,
+            flush=self.flush,
+            on_fatal=self.fatal,
+        )
+        self.operations = ControllerOperations(
+            self.pool,
+            "/pool",
+            self.exports,
+            self.primary,
+            self.sessions,
+            controller=lambda _: CONTROLLER,
+            checkpoint_age_s=lambda: None,
+            flush=self.flush,
+            clock=self.clock,
+        )
+
+    def clock(self) -> int:
+        self.now_ns += 1
+        return self.now_ns
+
+    def fatal(self, error: BaseException) -> None:
+        raise error
+
+    async def flush(self) -> None:
+        run(self.pool.sync())
+
+    def capture(self, volume: str) -> None:
+        """Let a mover elsewhere pull `volume` for the session `far`."""
+        self.links.link_opened(1)
+        hello = Hello(PROTOCOL_VERSION, "3" * 32, "far", 1, "4" * 32, "m", TRACK, Compression.OFF, "", 0)
+        self.links.link_received(1, hello)
+        self.links.link_received(1, Configure([volume], [], OverflowPolicy.PACE, 0))
+
+
+Step = Callable[[World], Awaitable[Any]]
+
+
+def in_world(*steps: Step) -> World:
+    async def play() -> World:
+        world = World()
+        for step in steps:
+            await step(world)
+        return world
+
+    return asyncio.run(play())
+
+
+def create(name: str) -> Step:
+    return lambda w: w.operations.create_volume(CreateVolumeRequest(name=name, size_bytes=SIZE_BYTES))
+
+
+def begin(*volumes: str) -> Step:
+    return lambda w: w.operations.create_session(session_request(*volumes))
+
+
+def document(pool: Pool) -> SessionDocument:
+    return load_document("session/bank", pool.documents["session/bank"])
+
+
+COMMANDS: dict[str, tuple[list[Step], Step, Callable[[Pool], object]]] = {
+    "volume create": ([], create("x"), lambda pool: pool.volumes["x"].size_bytes == SIZE_BYTES),
+    "volume resize": (
+        [create("x")],
+        lambda w: w.operations.resize_volume("x", ResizeVolumeRequest(size_bytes=2 * SIZE_BYTES)),
+        lambda pool: pool.volumes["x"].size_bytes == 2 * SIZE_BYTES,
+    ),
+    "volume delete": (
+        [create("x")],
+        lambda w: w.operations.delete_volume("x"),
+        lambda pool: "x" not in pool.volumes,
+    ),
+    "session create": ([], begin("x"), lambda pool: document(pool).pairs[0].secondary_volume == "x"),
+    "session set": (
+        [begin("x")],
+        lambda w: w.operations.change_session("bank", ChangeSessionRequest(compression=Compression.ZSTD)),
+        lambda pool: document(pool).compression is Compression.ZSTD,
+    ),
+    "session add": (
+        [begin("x")],
+        lambda w: w.operations.add_pairs("bank", AddPairsRequest.model_validate({"pairs": [pair("y")]})),
+        lambda pool: len(document(pool).pairs) == 2,
+    ),
+    "session remove": (
+        [begin("x", "y")],
+        lambda w: w.operations.remove_pairs("bank", RemovePairsRequest(secondary_volumes=["y"])),
+        lambda pool: document(pool).pairs[1].removing,
+    ),
+    "session suspend": (
+        [begin("x")],
+        lambda w: w.operations.suspend("bank", SuspendRequest(reason="line work")),
+        lambda pool: document(pool).reason == "line work",
+    ),
+    "session resume": (
+        [begin("x"), lambda w: w.operations.suspend("bank", SuspendRequest())],
+        lambda w: w.operations.resume("bank"),
+        lambda pool: document(pool).state == "ACTIVE",
+    ),
+    "session recover": (
+        [begin("x")],
+        lambda w: recover_and_harden(w),
+        lambda pool: document(pool).state == "ENDED",
+    ),
+    "session delete": (
+        [begin("x")],
+        lambda w: w.operations.delete_session("bank"),
+        lambda pool: "session/bank" not in pool.documents,
+    ),
+    "session delete at a primary": (
+        [create("x"), lambda w: captured(w, "x")],
+        lambda w: w.operations.delete_session("far"),
+        lambda pool: not any(key.startswith("capture/") for key in pool.documents),
+    ),
+}
+
+
+async def recover_and_harden(world: World) -> None:
+    await world.operations.recover("bank", RecoverRequest(incomplete=True))
+
+
+async def captured(world: World, volume: str) -> None:
+    world.capture(volume)
+    await world.flush()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_command_that_was_answered_survives_a_power_loss(name: str, seed: int) -> None:
+    before, command, proof = COMMANDS[name]
+    world = in_world(*before, command)
+    world.disk.power_loss(Random(seed))
+    assert proof(Pool.open(world.disk))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_proofs_of_durability_need_the_command(name: str) -> None:
+    before, _, proof = COMMANDS[name]
+    world = in_world(*before)
+    with contextlib.suppress(KeyError):  # nothing is there yet
+        assert not proof(world.pool)
+
+
+async def opened(world: World) -> None:
+    world.exports.open("x")
+
+
+@pytest.mark.parametrize(
+    ("use", "cure"),
+    [
+        ([create("x"), lambda w: captured(w, "x")], "isochrone session delete far` here"),
+        ([create("x"), begin("x")], "isochrone session remove bank x"),
+        ([create("x"), opened], "disconnect its clients first"),
+    ],
+    ids=["primary", "secondary", "open"],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda w: w.operations.resize_volume("x", ResizeVolumeRequest(size_bytes=2 * SIZE_BYTES)),
+        lambda w: w.operations.delete_volume("x"),
+    ],
+    ids=["resize", "delete"],
+)
+def test_a_volume_in_use_is_left_as_it_is_and_the_cure_is_named(
+    use: list[Step], command: Step, cure: str
+) -> None:
+    async def play() -> World:
+        world = World()
+        for step in use:
+            await step(world)
+        documents = dict(world.pool.documents)
+        with pytest.raises(ConflictError) as refused:
+            await command(world)
+        assert cure in refused.value.message
+        assert dict(world.pool.documents) == documents
+        return world
+
+    assert asyncio.run(play()).pool.volumes["x"].size_bytes == SIZE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("use", "cure"),
+    [
+        (lambda w: captured(w, "x"), "isochrone session delete far` here"),
+        (opened, "disconnect its clients first"),
+    ],
+    ids=["primary", "open"],
+)
+def test_a_volume_in_use_is_not_made_a_secondary(use: Step, cure: str) -> None:
+    with pytest.raises(ConflictError) as refused:
+        in_world(create("x"), use, begin("x"))
+    assert cure in refused.value.message
+
+
+def test_an_error_of_the_device_is_told_instead_of_a_success() -> None:
+    async def play() -> None:
+        world = World()
+
+        async def broken() -> None:
+            raise IsochroneError("the device failed")
+
+        world.operations._flush = broken
+        with pytest.raises(IsochroneError, match="the device failed"):
+            await create("x")(world)
+
+    asyncio.run(play())
