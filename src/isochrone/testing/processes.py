@@ -203,7 +203,10 @@ class ControllerProcess:
         if self._http is None:
             transport = httpx.HTTPTransport(uds=self.api_address.removeprefix("unix:"))
             self._http = httpx.Client(transport=transport, base_url="http://controller", timeout=API_S_MAX)
-        response = self._http.request(method, path, json=body)
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise ProcessError(f"{method} {path} at {self.name}: {error}\n{self.tail()}") from error
         if response.is_error:
             raise ProcessError(f"{method} {path} at {self.name}: {response.status_code} {response.text}")
         return response.json() if response.content else None
