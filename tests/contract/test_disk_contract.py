@@ -105,6 +105,16 @@ def test_shared_memory_and_reads_and_writes_see_each_other(disk: Disk) -> None:
     assert disk.open("a").pread(3, 4096) == b"azc"
 
 
+def test_dropping_the_cache_changes_nothing_that_was_written(disk: Disk) -> None:
+    file = disk.open("a", create=True)
+    file.pwrite(b"durable", 0)
+    file.datasync()
+    file.pwrite(b"dirty", 9000)
+    file.drop_cache()
+    assert file.pread(9005, 0) == b"durable" + bytes(8993) + b"dirty"
+    assert disk.open("a").pread(5, 9000) == b"dirty"
+
+
 def test_open_without_create_needs_the_file(disk: Disk) -> None:
     with pytest.raises(FileNotFoundError):
         disk.open("a")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from isochrone.model.errors import InternalError
-from isochrone.store.allocator import Allocator
+from isochrone.store.allocator import Allocator, TrackNumbers
 
 
 def fresh(track_count: int) -> Allocator:
@@ -94,3 +94,57 @@ def test_scattered_free_tracks_are_all_found_once(seed: int) -> None:
     allocator.release(allocator.take_pending())
     parts = [allocator.take(int(count)) for count in (1, 64, 35, 600)]
     assert np.array_equal(np.sort(np.concatenate(parts)), freed)
+
+
+def held_pair() -> tuple[Allocator, TrackNumbers]:
+    """Two tracks that were shared; one reference to each was given up, one by one and in an array."""
+    allocator = fresh(8)
+    taken = allocator.take(2)
+    allocator.share(taken)
+    allocator.drop(taken[:1])
+    allocator.drop_one(int(taken[1]))
+    return allocator, taken
+
+
+def test_a_track_that_ceased_to_be_shared_is_held_until_a_sync_releases_it() -> None:
+    allocator, taken = held_pair()
+    assert allocator.is_holding
+    assert allocator.held_tracks().tolist() == taken.tolist()
+    assert (allocator.counts[taken] != 1).all()
+    assert (allocator.references()[taken] == 1).all()
+    allocator.release(allocator.take_pending())
+    assert allocator.counts[taken].tolist() == [1, 1]
+    assert not allocator.is_holding
+
+
+def test_a_track_held_again_after_a_sync_began_stays_held() -> None:
+    allocator, taken = held_pair()
+    batch = allocator.take_pending()
+    allocator.share(taken)
+    allocator.drop_one(int(taken[0]))
+    allocator.drop(taken[1:])
+    allocator.release(batch)
+    assert allocator.held_tracks().tolist() == taken.tolist()
+    assert (allocator.counts[taken] != 1).all()
+    allocator.release(allocator.take_pending())
+    assert allocator.counts[taken].tolist() == [1, 1]
+
+
+def test_a_held_track_that_is_dropped_becomes_pending_and_then_free() -> None:
+    allocator, taken = held_pair()
+    batch = allocator.take_pending()
+    assert allocator.drop(taken[:1]) == 1
+    allocator.drop_one(int(taken[1]))
+    assert (allocator.pending_count, allocator.used_count) == (2, 0)
+    allocator.release(batch)
+    assert not allocator.counts.any()
+    allocator.release(allocator.take_pending())
+    assert allocator.free_count == 8
+
+
+def test_what_a_failed_sync_did_not_make_durable_stays_held() -> None:
+    allocator, taken = held_pair()
+    allocator.put_back(allocator.take_pending())
+    assert (allocator.counts[taken] != 1).all()
+    allocator.release(allocator.take_pending())
+    assert allocator.counts[taken].tolist() == [1, 1]

@@ -57,6 +57,21 @@ def test_allocated_space_is_real_and_truncated_space_is_not(tmp_path: Path) -> N
     assert (tmp_path / "hole").stat().st_blocks * 512 < 1 << 20
 
 
+def test_a_dropped_cache_holds_nothing_of_what_was_durable(tmp_path: Path) -> None:
+    file = OsDisk(tmp_path).open("a", create=True)
+    file.pwrite(bytes(1 << 20), 0)
+    file.datasync()
+    with (tmp_path / "a").open("rb") as other:
+        room = [bytearray(4096)]
+        try:
+            assert os.preadv(other.fileno(), room, 0, os.RWF_NOWAIT) == 4096
+        except OSError as error:
+            pytest.skip(f"this file system does not tell what is cached: {error.strerror}")
+        file.drop_cache()
+        with pytest.raises(BlockingIOError):
+            os.preadv(other.fileno(), room, 0, os.RWF_NOWAIT)
+
+
 def test_a_mapping_closes_even_while_an_array_looks_into_it(tmp_path: Path) -> None:
     file = OsDisk(tmp_path).open("a", create=True)
     file.allocate(4096)

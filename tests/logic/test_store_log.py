@@ -7,7 +7,8 @@ import pytest
 
 from isochrone.model.errors import DamagedError
 from isochrone.model.records import RecordKind
-from isochrone.store.log import HEAD, HEAD_MARK, decode_head, default_segment_size_bytes
+from isochrone.store.head import HEAD, HEAD_MARK, decode_head
+from isochrone.store.log import default_segment_size_bytes
 from isochrone.store.log_records import (
     BARRIER,
     MAP_DTYPE,

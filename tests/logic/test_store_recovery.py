@@ -11,7 +11,7 @@ import pytest
 from isochrone.model.errors import DamagedError, RefusedError
 from isochrone.model.records import RecordKind
 from isochrone.store.check import check_pool
-from isochrone.store.log import CLAIM, CLAIM_OFFSET, HEAD_NAME
+from isochrone.store.head import CLAIM, CLAIM_OFFSET, HEAD_NAME
 from isochrone.store.pool import Pool
 from isochrone.store.recovery import load_root, load_superblock
 from isochrone.store.segment import SEGMENT_HEADER_SIZE_BYTES, segment_name
@@ -34,7 +34,8 @@ def reopened(disk: SimDisk, *, power_loss: bool = False, seed: int = 0) -> Pool:
         disk.kill()
     pool = Pool.open(disk)
     pool.verify()
-    assert pool.reopened_after_power_loss == power_loss
+    assert pool.reopened_after_loss == power_loss
+    pool.settle_loss()
     return pool
 
 
@@ -77,7 +78,7 @@ def test_everything_survives_a_clean_stop_and_a_restart_of_the_machine() -> None
     pool.close()
     disk.power_loss(Random(1))
     pool = Pool.open(disk)
-    assert not pool.reopened_after_power_loss
+    assert not pool.reopened_after_loss
     assert pool.replayed_count == 0
     assert (tags(pool, "a", 2), tags(pool, "b", 2)) == ([5, 2], [9, 2])
     assert dict(pool.documents) == {"k": b"v"}
@@ -376,7 +377,7 @@ def test_a_tail_that_may_be_torn_or_damaged_is_noted() -> None:
     )
     report = check_pool(disk)
     assert report.is_clean
-    assert "cut off, or damage" in report.notes[0]
+    assert "cut off, or damage" in report.notes[-1]
 
 
 def test_a_torn_tail_is_left_out_after_power_loss() -> None:

@@ -7,15 +7,25 @@ from collections.abc import Callable
 import pytest
 
 from isochrone.model.errors import DamagedError
+from isochrone.store import chain
 from isochrone.store.allocator import Allocator, TrackNumbers
 from isochrone.store.checkpoint import Checkpoint
 from isochrone.store.disk import File
+from isochrone.store.head import Head, Trouble
 from isochrone.store.health import Health
 from isochrone.store.log import Log
 from isochrone.store.log_records import RecordType
 from isochrone.store.staging import Chunk, SessionStage
 from isochrone.store.tables import TrackTables
-from support.store_world import sync_while_the_log_switches, walk
+from isochrone.testing.sim_disk import SimFile
+from support.store_walks import (
+    die_while_opening_after_a_power_loss,
+    give_a_track_up_again_during_a_sync,
+    lose_a_write_to_a_failed_datasync,
+    overwrite_after_a_copy_is_deleted,
+    sync_while_the_log_switches,
+    walk,
+)
 
 SEEDS = range(40)
 
@@ -107,6 +117,39 @@ def keep_tracks_mapped_beyond_a_smaller_size(patch: Patch) -> None:
     patch.setattr(TrackTables, "clear", lambda *_: None)
 
 
+def overwrite_a_track_as_soon_as_it_is_no_longer_shared(patch: Patch) -> None:
+    patch.setattr(Allocator, "_hold", lambda *_: None)
+
+
+def forget_that_a_deleted_copy_may_come_back(patch: Patch) -> None:
+    patch.setattr(Allocator, "hold_owned", lambda *_: None)
+
+
+def forget_which_tracks_were_given_up_again(patch: Patch) -> None:
+    patch.setattr(Allocator, "_set_held", lambda *_: None)
+
+
+def forget_at_a_restart_that_a_datasync_failed(patch: Patch) -> None:
+    patch.setattr(Head, "note_failed_datasync", lambda _: None)
+
+
+def trust_the_cache_after_a_failed_datasync(patch: Patch) -> None:
+    patch.setattr(SimFile, "drop_cache", lambda _: None)
+
+
+def replay_all_of_the_log_after_a_failed_datasync(patch: Patch) -> None:
+    patch.setattr(chain, "_loss", lambda _, *, lost_power: "power" if lost_power else None)
+
+
+def tell_of_a_loss_only_once(patch: Patch) -> None:
+    add_trouble = Head.add_trouble
+
+    def broken(self: Head, trouble: Trouble) -> None:
+        add_trouble(self, trouble & ~Trouble.LOSS_UNTOLD)
+
+    patch.setattr(Head, "add_trouble", broken)
+
+
 @pytest.mark.parametrize(
     "breakage",
     [
@@ -120,6 +163,9 @@ def keep_tracks_mapped_beyond_a_smaller_size(patch: Patch) -> None:
         commit_past_the_time_asked_for,
         keep_promises_of_discarded_entries,
         keep_tracks_mapped_beyond_a_smaller_size,
+        overwrite_a_track_as_soon_as_it_is_no_longer_shared,
+        forget_at_a_restart_that_a_datasync_failed,
+        replay_all_of_the_log_after_a_failed_datasync,
     ],
     ids=lambda breakage: breakage.__name__,
 )
@@ -134,10 +180,23 @@ def test_unbroken_every_walk_passes() -> None:
         walk(seed)
 
 
-def test_the_kept_order_catches_a_sync_that_forgets_the_older_segment(monkeypatch: Patch) -> None:
-    """Rare in random orders: a checkpoint begins between the end of a datasync and the sync that waits for it."""
-    forget_the_older_segment_when_a_sync_ends(monkeypatch)
-    assert first_failing_seed(sync_while_the_log_switches) is not None
+@pytest.mark.parametrize(
+    ("breakage", "order"),
+    [
+        (forget_the_older_segment_when_a_sync_ends, sync_while_the_log_switches),
+        (forget_that_a_deleted_copy_may_come_back, overwrite_after_a_copy_is_deleted),
+        (forget_which_tracks_were_given_up_again, give_a_track_up_again_during_a_sync),
+        (trust_the_cache_after_a_failed_datasync, lose_a_write_to_a_failed_datasync),
+        (tell_of_a_loss_only_once, die_while_opening_after_a_power_loss),
+    ],
+    ids=lambda function: function.__name__,
+)
+def test_a_kept_order_catches(
+    breakage: Callable[[Patch], None], order: Callable[[int], None], monkeypatch: Patch
+) -> None:
+    """Orders that random walks rarely meet."""
+    breakage(monkeypatch)
+    assert first_failing_seed(order) is not None
 
 
 def first_failing_seed(run: Callable[[int], None]) -> int | None:

@@ -12,7 +12,7 @@ import pytest
 from isochrone.model.errors import DamagedError, IsochroneError, RefusedError
 from isochrone.store.chain import read_chain
 from isochrone.store.check import check_pool
-from isochrone.store.log import HEAD, HEAD_NAME
+from isochrone.store.head import HEAD, HEAD_NAME
 from isochrone.store.page_slots import PAGE_SIZE_BYTES, PAGES_NAME
 from isochrone.store.pool import Pool
 from isochrone.store.recovery import load_root, load_superblock

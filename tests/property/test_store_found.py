@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
 
-from isochrone.store.log import HEAD, HEAD_MARK, HEAD_NAME
+from isochrone.store.head import HEAD, HEAD_MARK, HEAD_NAME
 from isochrone.store.pool import Pool
+from isochrone.store.root import ROOT_NEW_NAME
 from isochrone.store.segment import SEGMENT_NAMES
-from isochrone.testing.sim_disk import Operation, SimulatedCrash, fail_nth
-from support.store_world import TRACK, StoreWorld, sync_while_the_log_switches
+from isochrone.testing.sim_disk import Operation, SimDisk, SimulatedCrash, crash_nth, fail_nth
+from support.store import new_pool, run, tags, tracks
+from support.store_walks import (
+    die_while_opening_after_a_power_loss,
+    give_a_track_up_again_during_a_sync,
+    lose_a_write_to_a_failed_datasync,
+    overwrite_after_a_copy_is_deleted,
+    sync_while_the_log_switches,
+)
+from support.store_world import TRACK, StoreWorld
 
 SEEDS = range(12)
 
@@ -43,9 +53,84 @@ def crash_at_segment_write(operation: Operation) -> None:
         raise SimulatedCrash
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a track that a copy gave up is overwritten in place before that is durable"
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    "order",
+    [
+        overwrite_after_a_copy_is_deleted,
+        give_a_track_up_again_during_a_sync,
+        lose_a_write_to_a_failed_datasync,
+        die_while_opening_after_a_power_loss,
+    ],
+    ids=lambda order: order.__name__,
 )
+def test_a_kept_order_shows_nothing_that_its_model_forbids(order: Callable[[int], None], seed: int) -> None:
+    order(seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_power_loss_while_opening_finds_the_pages_of_the_root_that_it_brings_back(seed: int) -> None:
+    """A kill came between the renaming of the newer root and the sync of its name: slots of both are in use."""
+    disk = SimDisk(seed=seed)
+    pool = new_pool(disk)[1]
+    volume = pool.create_volume("a", 16 * TRACK)
+    volume.write(0, tracks(1))
+    run(pool.checkpoint())
+    volume.write(TRACK, tracks(2))
+    steps = pool.checkpoint()
+    next(steps)()
+    volume.write(2 * TRACK, tracks(3))
+    pool.log_write()
+    disk.hook = crash_nth(1, kind="sync")
+    with pytest.raises(SimulatedCrash):
+        run(steps)
+    disk.kill()
+    disk.hook = crash_nth(1, kind="write", name=ROOT_NEW_NAME)
+    with pytest.raises(SimulatedCrash):
+        Pool.open(disk)
+    disk.power_loss(Random(seed))
+    assert tags(Pool.open(disk), "a", 1) == [1]
+
+
+def test_a_full_pool_overwrites_what_a_copy_gave_up_after_a_sync_of_its_own() -> None:
+    pool = new_pool(track_count=3)[1]
+    volume = pool.create_volume("a", 16 * TRACK)
+    volume.write(0, tracks(1, 2))
+    copy = pool.copy_volume("a", "b")
+    volume.write(0, tracks(3))
+    assert pool.free_track_count == 0
+    copy.write(0, tracks(4))
+    assert (tags(pool, "a", 2), tags(pool, "b", 2)) == ([3, 2], [4, 2])
+    pool.delete_volume("b")
+    volume.write(0, tracks(5, 6))
+    volume.zero(0, 2 * TRACK, allocate=True)
+    assert tags(pool, "a", 2) == [0, 0]
+    pool.verify()
+
+
+@pytest.mark.parametrize("kind", ["datasync", "sync"])
+def test_every_failure_to_make_something_durable_is_told_at_the_next_open(kind: str) -> None:
+    """Whatever it was that failed: tracks, log, pages, the root or its name, also in opening and in closing."""
+    for nth in range(1, 12):
+        disk = SimDisk(seed=nth)
+        pool = new_pool(disk)[1]
+        pool.create_volume("a", 16 * TRACK).write(0, tracks(1))
+        disk.hook = fail_nth(nth, kind=kind)
+        try:
+            run(pool.sync())
+            run(pool.checkpoint())
+            pool.close()
+            Pool.open(disk)
+        except OSError:
+            disk.kill()
+            pool = Pool.open(disk)
+            assert pool.reopened_after_loss
+            assert "failed to make writes durable" in str(pool.opening_note)
+            pool.settle_loss()
+            disk.kill()
+            assert not Pool.open(disk).reopened_after_loss
+
+
 def test_a_track_given_up_by_a_copy_is_not_overwritten_before_that_is_durable() -> None:
     """Power loss brings the copy's table back: it must not show what the other volume wrote afterwards."""
     for seed in SEEDS:
@@ -62,7 +147,6 @@ def test_a_track_given_up_by_a_copy_is_not_overwritten_before_that_is_durable() 
         assert Pool.open(world.disk).volumes["b"].read(0, TRACK) in (before, bytes(TRACK))
 
 
-@pytest.mark.xfail(strict=True, reason="a restart on the same boot forgets that a datasync failed")
 def test_a_restart_after_a_failed_datasync_does_not_call_lost_writes_durable() -> None:
     """Their pages read as written, but are clean: the next sync, in the next process, does not store them."""
     for seed in SEEDS:
@@ -73,20 +157,10 @@ def test_a_restart_after_a_failed_datasync_does_not_call_lost_writes_durable() -
         world.log_write()
         world.disk.hook = fail_nth(1, kind="datasync")
         with pytest.raises(OSError, match="simulated"):
-            run_sync(world.pool)
+            run(world.pool.sync())
         world.disk.kill()
         pool = Pool.open(world.disk)
         shown = pool.volumes["a"].read(0, TRACK)
-        run_sync(pool)
+        run(pool.sync())
         world.disk.power_loss(Random(seed))
         assert Pool.open(world.disk).volumes["a"].read(0, TRACK) == shown
-
-
-def run_sync(pool: Pool) -> None:
-    """Drive one sync as the controller does: what a call raises is thrown in."""
-    steps = pool.sync()
-    for call in steps:
-        try:
-            call()
-        except OSError as error:
-            steps.throw(error)

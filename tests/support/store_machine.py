@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from support.store_world import SESSIONS, SOURCES, TRACK, StoreWorld
+from support.store_world import ERRORS, SESSIONS, SOURCES, TRACK, StoreWorld
 
 VOLUME_SIZES = st.sampled_from([TRACK, 5 * TRACK, 24 * TRACK, 1026 * TRACK, 2050 * TRACK])
 TRACKS = st.one_of(st.integers(0, 12), st.integers(1020, 1030), st.integers(2044, 2049))
@@ -169,6 +169,14 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(power_loss=st.booleans(), crash_in_open=st.sampled_from([0, 0, 1, 2, 4, 8, 16]))
     def crash(self, power_loss: bool, crash_in_open: int) -> None:
         self.world.crash(power_loss=power_loss, crash_in_open=crash_in_open)
+
+    @rule(operation_count=st.integers(1, 6), kind=st.sampled_from(sorted(ERRORS)))
+    def arm_error(self, operation_count: int, kind: str) -> None:
+        self.world.arm_error(operation_count, kind)
+
+    @rule(power_loss=st.booleans(), kind=st.sampled_from(sorted(ERRORS)))
+    def error_in_open(self, power_loss: bool, kind: str) -> None:
+        self.world.crash(power_loss=power_loss, error_in_open=kind)
 
     @rule()
     def close_and_open(self) -> None:

@@ -1,23 +1,24 @@
 """A pool on a simulated disk beside its model: every operation on both, crashes anywhere.
 
 `StoreWorld` performs operations. Its disk may be told to crash at its n-th operation from now on, wherever
-that falls: in a write, a log write, a sync, a checkpoint. `walk` is a fast seeded run of operations.
+that falls: in a write, a log write, a sync, a checkpoint; or to fail its n-th operation of some kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from errno import EIO, ENOSPC
 from random import Random
 from typing import TypeVar
 
 import numpy as np
 
-from isochrone.model.errors import PoolFullError, PoolReadOnlyError
+from isochrone.model.errors import NotFoundError, PoolFullError, PoolReadOnlyError
 from isochrone.model.records import RECORD_DTYPE, RecordKind
 from isochrone.store.check import check_pool
 from isochrone.store.pool import Pool
-from isochrone.testing.sim_disk import SimDisk, SimulatedCrash, crash_nth, fail_nth
+from isochrone.testing.sim_disk import Hook, Operation, SimDisk, SimulatedCrash, crash_nth, fail_nth
 from isochrone.testing.store_model import Picture, SessionPicture, StoreModel, VolumePicture
 
 TRACK = 4096
@@ -26,6 +27,9 @@ POOL_TRACK_COUNT = 24
 SESSIONS = (1, 2)
 SOURCES = (0, 1)
 """A volume's records come from source `volume number % 2`: a volume has one primary."""
+
+ERRORS = {"datasync": EIO, "sync": EIO, "write": EIO, "allocate": ENOSPC}
+"""What the device may fail, and how."""
 
 T = TypeVar("T")
 Durable = Generator[Callable[[], None], None, None]
@@ -68,8 +72,10 @@ class StoreWorld:
         self.open_count = 0
         self.full_count = 0
         self.crash_count = 0
+        self.error_count = 0
         self._creating: tuple[str, Callable[[int], None]] | None = None
         self._is_closing = False
+        self._datasync_failed = False
         self._sync: Durable | None = None
         self._sync_call: Callable[[], None] | None = None
         self._checkpoint: Durable | None = None
@@ -114,6 +120,8 @@ class StoreWorld:
             self.full_count += 1
         except SimulatedCrash:
             self._crashed()
+        except (OSError, PoolReadOnlyError):
+            self._turned_read_only()
         else:
             self._creating = None
             change_model(number)
@@ -141,7 +149,7 @@ class StoreWorld:
             nonlocal image
             image = self.model.write(number, offset, data)
 
-        done = self._do(model, lambda: self.pool.volume_by_number(number).write(offset, data))
+        done = self._do(model, lambda: self.pool.volume_by_number(number).write(offset, data), volume=number)
         if done:
             (result,) = done
             assert (result[0], result[1], bytes(result[2])) == (offset // TRACK, len(image) // TRACK, image)
@@ -153,6 +161,7 @@ class StoreWorld:
         done = self._do(
             lambda: self.model.zero(number, offset, length, allocate=allocate),
             lambda: self.pool.volume_by_number(number).zero(offset, length, allocate=allocate),
+            volume=number,
         )
         if done:
             (result,) = done
@@ -255,7 +264,7 @@ class StoreWorld:
         assert self._sync is not None
         if self._sync_call is not None:
             call, self._sync_call = self._sync_call, None
-            call()
+            _make(call, self._sync)
             return
         self._sync_call = next(self._sync, None)
         if self._sync_call is None:
@@ -266,7 +275,7 @@ class StoreWorld:
         assert self._checkpoint is not None
         if self._checkpoint_call is not None:
             call, self._checkpoint_call = self._checkpoint_call, None
-            call()
+            _make(call, self._checkpoint)
             return
         self._checkpoint_call = next(self._checkpoint, None)
         if self._checkpoint_call is None:
@@ -280,31 +289,57 @@ class StoreWorld:
         self.disk.hook = lambda operation: None if operation.kind == "read" else crash(operation)
         self.crash_is_power_loss = power_loss
 
-    def crash(self, *, power_loss: bool, crash_in_open: int = 0) -> None:
-        """Die now, and if wanted again at the n-th disk operation of opening; then open and check."""
+    def arm_error(self, operation_count: int, kind: str) -> None:
+        """Let the device fail its n-th operation of a kind from now, once."""
+        self.disk.hook = self._noting(fail_nth(operation_count, ERRORS[kind], kind=kind))
+
+    def _noting(self, fail: Hook) -> Hook:
+        """Return `fail`, remembering whether what it failed was to make something durable."""
+
+        def hook(operation: Operation) -> None:
+            try:
+                fail(operation)
+            except OSError:
+                self._datasync_failed |= operation.kind in ("datasync", "sync")
+                raise
+
+        return hook
+
+    def crash(self, *, power_loss: bool, crash_in_open: int = 0, error_in_open: str = "") -> None:
+        """Die now, and if wanted again at the n-th disk operation of opening; then open and check.
+
+        With `error_in_open`, the first operation of that kind fails in opening, and the process ends there. The
+        page cache may drop what is clean while nobody runs.
+        """
+        power_loss |= self._die(power_loss=power_loss)
+        self._forget_generators()
+        if crash_in_open or error_in_open:
+            fault = fail_nth(1, ERRORS[error_in_open], kind=error_in_open) if error_in_open else None
+            self.disk.hook = self._noting(fault or crash_nth(crash_in_open))
+            with suppress(SimulatedCrash, OSError, PoolFullError):
+                Pool.open(self.disk)
+                self.crash_count -= 1
+            self.crash_count += 1
+            power_loss |= self._die(power_loss=self.rng.random() < 0.5)
+        is_loss = power_loss or self._datasync_failed
+        self._open()
+        told_loss = self.pool.reopened_after_loss
+        is_closed = self._is_closing and not self._datasync_failed and not told_loss
+        assert told_loss == is_loss or is_closed, "the pool does not tell whether it lost what was not synced"
+        self.pool.settle_loss()
+        self._is_closing = self._datasync_failed = False
+        self._find_new_volume()
+        self.model.reopened(picture_of(self.pool), power_loss=is_loss)
+        self.check_metadata()
+
+    def _die(self, *, power_loss: bool) -> bool:
         if power_loss:
             self.disk.power_loss(self.rng)
         else:
             self.disk.kill()
-        self._forget_generators()
-        if crash_in_open:
-            self.disk.hook = crash_nth(crash_in_open)
-            try:
-                Pool.open(self.disk)
-            except SimulatedCrash:
-                self.crash_count += 1
             if self.rng.random() < 0.5:
-                self.disk.kill()
-            else:
-                self.disk.power_loss(self.rng)
-                power_loss = True
-        self._open()
-        told_loss = self.pool.reopened_after_power_loss
-        assert told_loss == power_loss or crash_in_open or (self._is_closing and not told_loss)
-        self._is_closing = False
-        self._find_new_volume()
-        self.model.reopened(picture_of(self.pool), power_loss=power_loss)
-        self.check_metadata()
+                self.disk.evict()
+        return power_loss
 
     def close_and_open(self) -> None:
         """Stop cleanly and start again: nothing is lost."""
@@ -321,25 +356,12 @@ class StoreWorld:
             self.check_now()
 
     def fail_next_datasync(self) -> None:
-        """The device fails a datasync: the pool turns read-only and says so; the machine is restarted."""
+        """The device fails a datasync: the pool turns read-only and says so, and is started again."""
         self._finish_generators()
-        self.disk.hook = fail_nth(1, kind="datasync")
-        sync = self.pool.sync()
-        with suppress(OSError):
-            for call in sync:
-                try:
-                    call()
-                except OSError as error:
-                    sync.throw(error)
-        assert self.pool.read_only_reason
-        for number in self.numbers()[:1]:
-            try:
-                self.pool.volume_by_number(number).write(0, bytes(TRACK))
-            except PoolReadOnlyError:
-                pass
-            else:
-                raise AssertionError("a pool whose datasync failed took a write")
-        self.crash(power_loss=True)
+        error_count = self.error_count
+        self.arm_error(1, "datasync")
+        self.whole_sync()
+        assert self.error_count > error_count
 
     def check_now(self) -> None:
         """Everything the pool shows is the newest state."""
@@ -387,103 +409,86 @@ class StoreWorld:
         self.pool = Pool.open(self.disk)
         self.open_count += 1
 
-    def _do(self, change_model: Callable[[], None], call: Callable[[], T]) -> tuple[T] | None:
-        """Perform one operation on both; None when the pool was full or the process died in it."""
+    def _do(
+        self, change_model: Callable[[], None], call: Callable[[], T], *, volume: int = 0
+    ) -> tuple[T] | None:
+        """Perform one operation on both; None when the pool was full, turned read-only, or the process died in it.
+
+        An error of the device that leaves the pool writable harms nothing but what is written to `volume`, and the
+        operation made again does what it would have done.
+        """
         change_model()
+        sync_count = self.pool.stats().sync_count
         try:
-            return (call(),)
+            try:
+                result = call()
+            except OSError:
+                if self.pool.read_only_reason:
+                    raise
+                self.error_count += 1
+                self.pool.verify()
+                self.model.check_others(picture_of(self.pool), volume)
+                result = call()
         except PoolFullError:
             self.model.undo()
+            self._tell_inline_sync(sync_count, None)
             self.full_count += 1
         except SimulatedCrash:
+            self._tell_inline_sync(sync_count, change_model)
             self.model.crashed_inside_operation()
             self._crashed()
+        except (OSError, PoolReadOnlyError):
+            self._tell_inline_sync(sync_count, change_model)
+            self.model.crashed_inside_operation()
+            self._turned_read_only()
+        else:
+            self._tell_inline_sync(sync_count, change_model)
+            return (result,)
         return None
 
+    def _tell_inline_sync(self, sync_count: int, change_model: Callable[[], None] | None) -> None:
+        """If the operation made a sync of its own, before it changed anything, let the model live through both."""
+        if self.pool.stats().sync_count == sync_count:
+            return
+        if change_model is not None:
+            self.model.undo()
+        self.model.synced()
+        if change_model is not None:
+            change_model()
+
     def _guard(self, call: Callable[[], None]) -> bool:
-        """Make a call that changes no state; False when the process died in it."""
+        """Make a call that changes no state; False when the process died in it, or the pool turned read-only."""
         try:
             call()
         except SimulatedCrash:
             self._crashed()
             return False
+        except (OSError, PoolReadOnlyError):
+            self._turned_read_only()
+            return False
         return True
+
+    def _turned_read_only(self) -> None:
+        """The device failed where the store cannot go on: it says so, takes no write, and is started again."""
+        self.error_count += 1
+        assert self.pool.read_only_reason
+        self.disk.hook = None
+        for number in self.numbers()[:1]:
+            try:
+                self.pool.volume_by_number(number).write(0, bytes(TRACK))
+            except (PoolReadOnlyError, NotFoundError):
+                continue
+            raise AssertionError("a read-only pool took a write")
+        self.crash(power_loss=False)
 
     def _crashed(self) -> None:
         self.crash_count += 1
         self.crash(power_loss=self.crash_is_power_loss)
 
 
-def sync_while_the_log_switches(seed: int) -> None:
-    """The log's datasync has ended in its thread; before the pool hears of it, records follow and the log switches.
-
-    Then a second sync, and power loss: AssertionError unless all is there.
-    """
-    world = StoreWorld(seed)
-    world.create_volume("a", 30 * TRACK)
-    world.whole_sync()
-    world.write(1, 0, TRACK)
-    world.log_write()
-    for _ in range(4):  # begin; make the tracks durable; write the barrier; make the log durable
-        world.step_sync()
-    world.write(1, 2 * TRACK, TRACK)
-    world.log_write()
-    world.step_checkpoint()
-    world.write(1, 4 * TRACK, TRACK)
-    world.log_write()
-    world.step_sync()
-    assert not world.sync_is_running
-    world.whole_sync()
-    world.crash(power_loss=True)
-
-
-def walk(seed: int, step_count: int = 60) -> None:
-    """A seeded run of the commonest operations on small volumes, ending in both crashes; no hypothesis: fast."""
-    world, rng = StoreWorld(seed), Random(seed)
-    world.create_volume("a", 12 * TRACK)
-    world.create_volume("b", 12 * TRACK)
-    world.whole_sync()
-    for step in range(step_count):
-        number = rng.choice(world.numbers())
-        track_count = world.model.state.volumes[number].size_bytes // TRACK
-        track = rng.randrange(track_count)
-        count = min(rng.choice([1, 1, 2, 4]), track_count - track)
-        session = rng.choice(SESSIONS)
-        known = session in world.model.state.sessions
-        match rng.choice(WALK):
-            case "write":
-                world.write(number, track * TRACK, count * TRACK)
-            case "trim":
-                world.zero(number, track * TRACK, count * TRACK, allocate=False)
-            case "stage":
-                world.stage(session, number % 2, [(number, track, count, False)])
-            case "commit" if known:
-                world.commit(session, world.time_ns - rng.choice([0, 10, 20]))
-            case "discard" if known:
-                world.discard(session, world.time_ns - rng.choice([0, 10, 20]))
-            case "resize":
-                world.resize_volume(number, rng.choice([4, 8, 12]) * TRACK)
-            case "copy" if len(world.numbers()) < 3:
-                world.copy_volume(number, f"copy{step}")
-            case "delete" if len(world.numbers()) > 2:
-                world.delete_volume(number)
-            case "document":
-                world.put_document("x", world.new_bytes(40))
-            case "log":
-                world.log_write()
-            case "sync":
-                world.whole_sync()
-            case "step":
-                world.step_sync()
-            case "checkpoint":
-                world.step_checkpoint()
-            case "kill" | "power" as crash:
-                world.crash(power_loss=crash == "power")
-    world.crash(power_loss=seed % 2 == 0)
-    world.crash(power_loss=True)
-
-
-WALK = (
-    *("write",) * 6, *("trim",) * 3, *("stage",) * 3, *("log",) * 4, *("commit",) * 2, *("sync",) * 2, *("step",) * 3,
-    "discard", "resize", "copy", "delete", "document", "checkpoint", "kill", "power",
-)  # fmt: skip
+def _make(call: Callable[[], None], steps: Durable) -> None:
+    """Make a blocking call as a driver does: what it raises is thrown in, and comes out again."""
+    try:
+        call()
+    except OSError as error:
+        steps.throw(error)

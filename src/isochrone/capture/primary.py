@@ -111,9 +111,10 @@ class Primary:
                 stream = self.add_stream(load_document(key, value))
                 for number in stream.document.volumes:
                     captured = self._open_captured(stream, number)
-                    if self._pool.reopened_after_power_loss or captured.change_map.was_created:
-                        # The marks were in memory when power went; nothing is known but that all may differ.
+                    if self._pool.reopened_after_loss or captured.change_map.was_created:
+                        # The marks were in memory when it was lost; nothing is known but that all may differ.
                         captured.change_map.mark_all()
+        self._pool.settle_loss()
         self.distrusted = {
             stream.document.session_name: names
             for stream in self.streams.values()

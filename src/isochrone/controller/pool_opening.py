@@ -30,6 +30,8 @@ def open_pool(settings: PoolSection) -> tuple[OsDisk, Pool]:
             _create(disk, settings)
         pool = _open(disk, settings)
         _check_settings_fit(pool, settings)
+        if pool.opening_note is not None:
+            _log.warning("pool was not left in order", found=pool.opening_note, path=str(settings.path))
     except BaseException:
         disk.close()
         raise

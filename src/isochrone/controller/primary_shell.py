@@ -98,7 +98,7 @@ class PrimaryShell:
                 "change marks are not trusted",
                 sessions=sorted(distrusted),
                 volume_count=sum(map(len, distrusted.values())),
-                reason="power was lost, or files of marks are missing from the pool's folder",
+                reason="power was lost, the device failed to make writes durable, or files of marks are missing",
                 consequence="every track of these volumes is copied again when their movers connect",
             )
         self._tick()

@@ -2,10 +2,16 @@
 
 A track is in one of three states (P10.4: linked + free + pending = total):
 
-- **in use**: `counts[p]` table pages and staged entries refer to it; 1 means owned alone;
+- **in use**: that many table pages and staged entries refer to it as its count says; 1 means owned alone;
 - **pending**: nothing refers to it any more, but what freed it is not durable yet. Were it handed out now, a
   power loss could bring back the old table, which would then point at somebody else's data;
 - **free**: in the map, or taken out of the map into the *window*.
+
+A track in use may be **held**: all but one of those that shared it have given it up, but that is not durable yet.
+Were it overwritten in place now, a power loss could bring back a table that shares it, which would then show
+what another volume was given later. So a bit beside the count says that it is not to be touched, writes go to a
+fresh track, and the sync that makes the giving up durable clears the bit. The bit makes the count differ from 1,
+so that asking "may I overwrite it?" costs one comparison, held or not.
 
 A cursor sweeps the map (next fit), so that consecutive allocations are neighbours wherever the pool has room:
 payload that arrives together goes out in few writes. Single tracks come from the window, a short list
@@ -14,6 +20,8 @@ refilled in one vectorised step; taking one is a list pop.
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -25,10 +33,26 @@ WINDOW_TRACK_COUNT: Final = 1024
 """Tracks that the window is refilled with: amortises one refill (about 20 us) over as many writes."""
 
 _SCAN_TRACK_COUNT_MIN: Final = 64
-_COUNT_BYTES_PER_TRACK: Final = 2
+
+HELD: Final = 0x8000
+"""Bit of a count: not to be overwritten in place before the next sync, though there may be only one reference."""
+_REFERENCES: Final = np.uint16(HELD - 1)
 
 TrackNumbers = NDArray[np.uint32]
 """Array of shape (n,): physical track numbers, 1 to track_count."""
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """What a sync makes durable the giving up of.
+
+    Attributes:
+        freed: tracks that nothing refers to any more.
+        held_end: tracks that were held up to this place in the order of holding.
+    """
+
+    freed: list[TrackNumbers]
+    held_end: int
 
 
 class Allocator:
@@ -36,8 +60,9 @@ class Allocator:
 
     Attributes:
         track_count: tracks are numbered 1 to track_count; 0 means "unmapped" and is never free.
-        counts: references per track, shape (track_count + 1,), uint16. No overflow: a volume refers to a
-            track at most once, and there are at most VOLUME_COUNT_MAX (4,096) volumes.
+        counts: references per track, shape (track_count + 1,), uint16, and the bit HELD; exactly 1 means that it
+            may be overwritten in place. No overflow: a volume refers to a track at most once, and there are at
+            most VOLUME_COUNT_MAX (4,096) volumes.
         counts_view: the same memory for scalar access (a third of the cost of numpy indexing).
         window: free tracks taken out of the map, in descending order; `window.pop()` allocates one, and its
             taker sets the track's count to 1. The list object never changes.
@@ -51,6 +76,9 @@ class Allocator:
         self.window: list[int] = []
         self.pending_count = 0
         self._pending: list[TrackNumbers] = []
+        self._held: deque[TrackNumbers] = deque()
+        self._held_single: list[int] = []  # held after all of `_held`, one by one
+        self._held_start = 0  # arrays that have left `_held`
         self._map_bytes = bytearray(track_count + 1)
         self._map: NDArray[np.bool_] = np.frombuffer(self._map_bytes, np.bool_)
         self._map_free_count = 0
@@ -68,7 +96,7 @@ class Allocator:
 
     def rebuild(self) -> None:
         """Make every track free whose count is 0. For a pool whose whole state is durable: nothing is
-        pending.
+        pending, nor held.
         """
         np.equal(self.counts, 0, out=self._map)
         self._map[0] = False
@@ -76,6 +104,9 @@ class Allocator:
         self.window.clear()
         self._pending.clear()
         self.pending_count = 0
+        self._held_start += len(self._held)
+        self._held.clear()
+        self._held_single.clear()
         self._cursor = 1
 
     def refill(self) -> bool:
@@ -111,31 +142,67 @@ class Allocator:
 
     def drop(self, tracks: TrackNumbers) -> int:
         """Count one reference less to each of `tracks` (distinct). Returns how many are pending now because
-        of it.
+        of it; those with one reference left are held.
         """
         counts = self.counts[tracks] - np.uint16(1)
         self.counts[tracks] = counts
-        gone = tracks[counts == 0]
+        references = counts & _REFERENCES
+        gone = tracks[references == 0]
         if len(gone):
+            self.counts[gone] = 0
             self._pending.append(gone)
             self.pending_count += len(gone)
+        if len(gone) < len(tracks):
+            self._hold(tracks[references == 1])
         return len(gone)
 
-    def take_pending(self) -> list[TrackNumbers]:
-        """Return all that is pending as a batch for `release` or `put_back`; it stays in `pending_count`."""
-        batch, self._pending = self._pending, []
+    def drop_one(self, track: int) -> None:
+        """Count one reference less to a track, as `drop` does."""
+        references = (self.counts_view[track] & ~HELD) - 1
+        if references == 1:
+            self.counts_view[track] = HELD | 1
+            self._held_single.append(track)
+        elif references:
+            self.counts_view[track] -= 1
+        else:
+            self.drop(np.array([track], np.uint32))
+
+    def hold_owned(self, tracks: TrackNumbers) -> None:
+        """Hold those of `tracks` (distinct) that have one reference: the page that is it was shared till now."""
+        self._hold(tracks[self.counts[tracks] & _REFERENCES == 1])
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether some track is held."""
+        return bool(self._held or self._held_single)
+
+    def take_pending(self) -> Batch:
+        """Return all that is pending or held as a batch for `release` or `put_back`; it counts as such still."""
+        self._close_singles()
+        batch = Batch(self._pending, self._held_start + len(self._held))
+        self._pending = []
         return batch
 
-    def put_back(self, batch: list[TrackNumbers]) -> None:
-        """Undo `take_pending`: what freed the tracks did not become durable."""
-        self._pending = batch + self._pending
+    def put_back(self, batch: Batch) -> None:
+        """Undo `take_pending`: what gave the tracks up did not become durable."""
+        self._pending = batch.freed + self._pending
 
-    def release(self, batch: list[TrackNumbers]) -> None:
-        """Make a batch of pending tracks free: what freed them is durable."""
-        for tracks in batch:
+    def release(self, batch: Batch) -> None:
+        """What gave the tracks of a batch up is durable: those that are pending become free, no other is held.
+
+        Tracks that were held again since stay held.
+        """
+        for tracks in batch.freed:
             self._map[tracks] = True
             self._map_free_count += len(tracks)
             self.pending_count -= len(tracks)
+        if self._held_start < batch.held_end:
+            while self._held_start < batch.held_end:
+                self.counts[self._held.popleft()] &= _REFERENCES
+                self._held_start += 1
+            for tracks in self._held:
+                self._set_held(tracks)
+            self._set_held(np.array(self._held_single, np.uint32))
 
     def free_map(self) -> NDArray[np.bool_]:
         """Return a copy of the map with the window in it: shape (track_count + 1,)."""
@@ -143,13 +210,41 @@ class Allocator:
         free[self.window] = True
         return free
 
+    def references(self) -> NDArray[np.uint16]:
+        """Return the references of each track, held or not: shape (track_count + 1,)."""
+        references: NDArray[np.uint16] = self.counts & _REFERENCES
+        return references
+
+    def held_tracks(self) -> TrackNumbers:
+        """Return the tracks that were given up to one reference and still have it, in ascending order."""
+        singles = np.array(self._held_single, np.uint32)
+        tracks = np.unique(np.concatenate([singles, *self._held]))
+        held: TrackNumbers = tracks[self.counts[tracks] != 0]
+        return held
+
     def pending_tracks(self) -> TrackNumbers:
         """Return the pending tracks that are not in a batch taken by `take_pending`."""
         return np.concatenate([np.empty(0, np.uint32), *self._pending])
 
     def size_bytes(self) -> int:
-        """Memory of counts, map and pending lists."""
-        return self.counts.nbytes + len(self._map_bytes) + 4 * self.pending_count
+        """Memory of counts, map, and lists of pending and held tracks."""
+        held_count = sum(map(len, self._held)) + len(self._held_single)
+        return self.counts.nbytes + len(self._map_bytes) + 4 * (self.pending_count + held_count)
+
+    def _hold(self, tracks: TrackNumbers) -> None:
+        if len(tracks):
+            self._close_singles()
+            self.counts[tracks] |= np.uint16(HELD)
+            self._held.append(tracks)
+
+    def _set_held(self, tracks: TrackNumbers) -> None:
+        """Set the bit of tracks that are still referred to: the others are pending."""
+        self.counts[tracks[self.counts[tracks] != 0]] |= np.uint16(HELD)
+
+    def _close_singles(self) -> None:
+        if self._held_single:
+            self._held.append(np.array(self._held_single, np.uint32))
+            self._held_single.clear()
 
     def _sweep(self, count: int) -> TrackNumbers:
         """Take `count` tracks from the map, which has them, from the cursor on."""

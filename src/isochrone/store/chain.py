@@ -5,10 +5,11 @@ What the log may be trusted for depends on what was lost:
 - Only the process died (same boot): everything it had written is there. All records count, and the log must
   reach the end that its head says; anything short of that is damage. What lies beyond is a write cut off by
   the death.
-- The machine went down: tracks, log and head hold whatever had reached the disk. A record may point at a
-  track whose content never did, so replay ends at the last *barrier* of the unbroken chain: "all tracks that
-  records before N refer to are durable". Breaks behind it are torn tails, unless a barrier that survived
-  behind the break says that the log had been durable beyond it: that is damage.
+- The machine went down, or a datasync failed and the cache was dropped (see page_cache): tracks, log and head
+  hold whatever had reached the disk. A record may point at a track whose content never did, so replay ends at
+  the last *barrier* of the unbroken chain: "all tracks that records before N refer to are durable". Breaks
+  behind it are torn tails, unless a barrier that survived behind the break says that the log had been durable
+  beyond it: that is damage.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from isochrone.store.disk import Disk
-from isochrone.store.log import CLAIM, CLAIM_OFFSET, HEAD, HEAD_NAME, decode_claim, decode_head
+from isochrone.store.head import HEAD_NAME, Trouble, decode_claim, decode_head, decode_trouble, read_head
 from isochrone.store.log_records import BARRIER, RecordType
 from isochrone.store.parts import open_part
 from isochrone.store.root import Root
@@ -37,11 +38,16 @@ from isochrone.store.superblock import Superblock
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Log records that count, in order, with the segment they are in."""
+    """Log records that count, in order, with the segment they are in.
+
+    Attributes:
+        loss: why what was not synced may be gone, None when nothing can be.
+        cut: where a torn or not vouched for tail was left out, None when nothing was.
+    """
 
     records: list[tuple[str, LogRecord]]
     end_sequence: int
-    lost_power: bool
+    loss: str | None
     cut: str | None
 
 
@@ -58,12 +64,12 @@ def read_chain(disk: Disk, superblock: Superblock, root: Root) -> Chain:
             last = scans[1]
             records += [(segment_name(last.header.generation), record) for record in last.records]
     same_boot = all(scan.header.boot_id == disk.boot_id for scan in scans)
-    lost_power = not same_boot and not root.is_clean
+    loss = _loss(read_head(disk), lost_power=not same_boot and not root.is_clean)
     broken = segment_name(last.header.generation), last.end_offset
-    if not lost_power:
+    if loss is None:
         if not root.is_clean or records:
             _check_head(disk, last.end_sequence, broken)
-        return Chain(records, last.end_sequence, lost_power, None)
+        return Chain(records, last.end_sequence, None, None)
     behind = [
         (scan, image) for scan, image in zip(scans, images, strict=True) if scan is last or last is scans[0]
     ]
@@ -78,8 +84,17 @@ def read_chain(disk: Disk, superblock: Superblock, root: Root) -> Chain:
         name, first = records[len(kept)]
         cut = f"{name}, byte {first.offset}: {len(records) - len(kept)} records after the last barrier"
     elif any(scan is last and begins_record(image, scan) for scan, image in behind):
-        cut = f"{broken[0]}, byte {broken[1]}: a record that the power loss cut off, or damage since the last sync"
-    return Chain(kept, last.end_sequence, lost_power, cut)
+        cut = f"{broken[0]}, byte {broken[1]}: a record that was cut off, or damage since the last sync"
+    return Chain(kept, last.end_sequence, loss, cut)
+
+
+def _loss(head: bytes, *, lost_power: bool) -> str | None:
+    """Return why what was not synced may be gone, None when all that was written is there."""
+    if lost_power:
+        return "the machine was restarted while the pool was open"
+    if Trouble.CACHE_LOST in decode_trouble(head):
+        return "the device had failed to make writes durable"
+    return None
 
 
 def _durable_claim(
@@ -99,12 +114,7 @@ def _durable_claim(
         for record in scan.records
         for barrier in _barrier(record)
     ]
-    file = open_part(disk, HEAD_NAME)
-    try:
-        head = file.pread(CLAIM_OFFSET + CLAIM.size, 0)
-    finally:
-        file.close()
-    return max([*claims, decode_claim(head, range(root.generation, root.generation + 2))])
+    return max([*claims, decode_claim(read_head(disk), range(root.generation, root.generation + 2))])
 
 
 def _barrier(record: LogRecord) -> list[tuple[int, int]]:
@@ -143,11 +153,7 @@ def _check_head(disk: Disk, end_sequence: int, broken: tuple[str, int]) -> None:
     """Raise DamagedError when the log ends before the head, which no kill of the process can outrun, says it
     does.
     """
-    file = open_part(disk, HEAD_NAME)
-    try:
-        head = decode_head(file.pread(HEAD.size, 0))
-    finally:
-        file.close()
+    head = decode_head(read_head(disk))
     if head is None:
         raise log_damaged(HEAD_NAME, 0, "the log's head contradicts itself")
     if end_sequence < head:

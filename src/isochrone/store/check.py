@@ -21,6 +21,7 @@ from xxhash import xxh3_64_intdigest
 from isochrone.model.errors import DamagedError, IsochroneError
 from isochrone.store.chain import read_chain
 from isochrone.store.disk import Disk
+from isochrone.store.page_cache import drop_lost_pages
 from isochrone.store.page_slots import PAGE_SIZE_BYTES, PAGES_NAME
 from isochrone.store.parts import open_part
 from isochrone.store.recovery import Recovered, load_root, load_superblock, recover
@@ -50,7 +51,7 @@ class CheckReport:
 
     Attributes:
         problems: at most PROBLEM_COUNT_MAX.
-        notes: what is not a problem but worth knowing: a tail of the log that opening would leave out.
+        notes: what is not a problem but worth knowing: what opening would leave out.
         volume_count, track_count, used_track_count, free_track_count, staged_track_count, page_count,
         log_record_count: the pool as it would open; 0 when it would not.
     """
@@ -91,6 +92,7 @@ def check_pool(disk: Disk) -> CheckReport:
     superblock = _part(report, lambda: load_superblock(disk))
     if superblock is None:
         return report
+    _part(report, lambda: drop_lost_pages(disk, superblock))
     _check_sizes(disk, superblock, report)
     root = _part(report, lambda: load_root(disk, superblock))
     if root is None:
@@ -165,6 +167,8 @@ def _check_state(recovered: Recovered, report: CheckReport) -> None:
     state = recovered.state
     for finding in verify_state(state):
         report.add(ROOT_NAME, 0, f"with the log replayed: {finding}")
+    if recovered.loss:
+        report.notes.append(f"{recovered.loss}: opening leaves out what was not synced")
     if recovered.cut:
         report.notes.append(f"not vouched for and left out at opening: {recovered.cut}")
     report.volume_count = len(state.volumes)

@@ -124,7 +124,7 @@ class Checkpoint:
             piece = data[start * PAGE_SIZE_BYTES : stop * PAGE_SIZE_BYTES]
             self._files.pages.pwrite(piece, int(self._new_slots[start]) * PAGE_SIZE_BYTES)
         if len(data):
-            self._files.pages.datasync()
+            self._health.datasync(self._files.pages, "making table pages durable")
         self._entries = np.empty((0, PAGE_ENTRY_COUNT), np.uint32)
 
     def _write_root(self) -> None:
@@ -133,11 +133,11 @@ class Checkpoint:
         file = disk.open(ROOT_NEW_NAME, create=True)
         try:
             file.pwrite(data, 0)
-            file.datasync()
+            self._health.make_durable("making the root durable", file.datasync)
         finally:
             file.close()
         disk.rename(ROOT_NEW_NAME, ROOT_NAME)
-        disk.sync()
+        self._health.make_durable("making the root's name durable", disk.sync)
         self.root_size_bytes = len(data)
 
     def _reserve_root(self) -> None:

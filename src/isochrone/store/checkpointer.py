@@ -61,8 +61,11 @@ class Checkpointer:
     def begin(self, generation: int, first_sequence: int) -> None:
         """Make a state that was just recovered durable; the log begins a segment of its own for what comes.
 
-        The root comes first: the segment may be one that the old root still needed.
+        The root comes first: the segment may be one that the old root still needed. Before it the names: the
+        root that was read may be one whose name a power loss takes back, while page slots of the one before it
+        are about to be used again.
         """
+        self._health.make_durable("making the root's name durable", self._files.disk.sync)
         self._run(generation, first_sequence, is_clean=False)
         self._log.start(generation, first_sequence)
         self._health.datasync(self._log.file, "making the log durable")

@@ -10,11 +10,8 @@ import numpy as np
 from isochrone.model.errors import ConflictError, RefusedError
 from isochrone.store.checkpoint import reserve_root
 from isochrone.store.disk import Disk, File
+from isochrone.store.head import HEAD_NAME, encode_head
 from isochrone.store.log import (
-    HEAD,
-    HEAD_MARK,
-    HEAD_NAME,
-    HEAD_SIZE_BYTES,
     LOG_SEGMENT_SIZE_MAX_BYTES,
     LOG_SEGMENT_SIZE_MIN_BYTES,
     default_segment_size_bytes,
@@ -113,8 +110,7 @@ def _make_files(disk: Disk, superblock: Superblock) -> None:
     header = encode_segment_header(SegmentHeader(superblock.uuid, 0, 0, disk.boot_id))
     for name in SEGMENT_NAMES:
         _write_new(disk, name, header, superblock.log_segment_size_bytes, preallocate=superblock.preallocate)
-    head = HEAD.pack(0, HEAD_MARK).ljust(HEAD_SIZE_BYTES, b"\0")
-    _write_new(disk, HEAD_NAME, head)
+    _write_new(disk, HEAD_NAME, encode_head(0))
     pages_size = SLOT_STEP * PAGE_SIZE_BYTES if superblock.preallocate else 0
     _write_new(disk, PAGES_NAME, b"", pages_size, preallocate=superblock.preallocate)
     if superblock.preallocate:

@@ -12,6 +12,8 @@ and `isochrone.testing.sim_disk.SimDisk`, which forgets what a crash may forget.
 
 After `datasync` has failed, nothing is known of what was written since the last one that succeeded: Linux
 marks the pages clean, so a second call succeeds without having stored them. The caller must not try again.
+Nor may another process, which cannot know: the store notes the failure (see head), and drops the cache at the
+next open (`File.drop_cache`).
 
 Buffers are C-contiguous and counted in bytes (a memoryview has format "B"). Offsets and lengths are in bytes.
 """
@@ -77,6 +79,14 @@ class File(Protocol):
         Raises:
             OSError: what was written since the last successful call is in an unknown state; never
                 call again.
+        """
+        ...
+
+    def drop_cache(self) -> None:
+        """Forget clean cached content: later reads see what the device holds, and what is not yet written out.
+
+        For a file that is not mapped. What is durable reads the same afterwards; what a failed `datasync` left
+        out reads as it is on the device.
         """
         ...
 

@@ -7,7 +7,8 @@ only, so:
 2. make the tracks durable;
 3. write a *barrier* that says so, and make the log durable. Recovery after a power loss stops at the last
    barrier;
-4. tracks that records before the place freed may be used again: no table that can come back refers to them.
+4. tracks that records before the place freed may be used again: no table that can come back refers to them. For
+   the same reason those that were shared until then may be overwritten in place.
 
 In-place overwrites leave no record: a sync that finds none since the last barrier is one datasync of the
 tracks.
@@ -18,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from functools import partial
 
-from isochrone.store.allocator import Allocator, TrackNumbers
+from isochrone.store.allocator import Allocator, Batch
 from isochrone.store.disk import File
 from isochrone.store.health import Health
 from isochrone.store.log import Log
@@ -30,7 +31,11 @@ Steps = Generator[Callable[[], None], None, None]
 
 
 class Durability:
-    """Syncs of one pool."""
+    """Syncs of one pool.
+
+    Attributes:
+        count: syncs completed since the pool was opened.
+    """
 
     def __init__(
         self, log: Log, tracks: File, allocator: Allocator, health: Health, log_write: Callable[[], None]
@@ -41,7 +46,8 @@ class Durability:
         self._allocator = allocator
         self._health = health
         self._log_write = log_write
-        self._batches: list[list[TrackNumbers]] = []
+        self._batches: list[Batch] = []
+        self.count = 0
 
     def sync(self) -> Steps:
         """One sync; see the module. A second one may begin, and end, while this one waits for its driver."""
@@ -61,6 +67,7 @@ class Durability:
             for file in self._log.files_to_sync():
                 yield partial(self._health.datasync, file, "making the log durable")
             self._log.synced(written)
+            self.count += 1
             is_done = True
         except Exception as error:
             self._health.fail("a sync", error)
@@ -76,13 +83,13 @@ class Durability:
         for batch in earlier:
             self._release(batch)
 
-    def _finish(self, batch: list[TrackNumbers], *, is_done: bool) -> None:
+    def _finish(self, batch: Batch, *, is_done: bool) -> None:
         self._batches = [other for other in self._batches if other is not batch]
         if is_done:
             self._release(batch)
         else:
             self._allocator.put_back(batch)
 
-    def _release(self, batch: list[TrackNumbers]) -> None:
+    def _release(self, batch: Batch) -> None:
         self._allocator.release(batch)
-        batch.clear()
+        batch.freed.clear()

@@ -23,10 +23,10 @@ records right before it (sectors of one unsynced write may reach the disk in any
 from __future__ import annotations
 
 from collections.abc import Callable
-from struct import Struct
 from typing import Final
 
-from isochrone.store.disk import Buffer, Disk, File
+from isochrone.store.disk import Disk, File
+from isochrone.store.head import Head
 from isochrone.store.log_records import (
     HEADER,
     REPLAY_WEIGHT,
@@ -45,33 +45,10 @@ from isochrone.store.segment import (
 )
 from isochrone.store.superblock import Superblock
 
-HEAD_NAME: Final = "log.head"
-HEAD_SIZE_BYTES: Final = 4096
-HEAD: Final = Struct("<QQ")
-"""End sequence, and the same xored with HEAD_MARK."""
-CLAIM_OFFSET: Final = 64
-CLAIM: Final = Struct("<QQQ")
-"""Generation, a sequence before which all records are durable, and both xored with HEAD_MARK."""
-HEAD_MARK: Final = int.from_bytes(b"ISOCHEAD", "little")
-
 MAP_RECORD_BYTES_MAX: Final = 1 << 20
 """Largest payload of one MAP record; more entries make more records."""
 REPLAY_WEIGHT_MAX: Final = 400_000
 """A checkpoint is due when replaying the log would take longer than about two seconds."""
-
-
-def decode_head(data: Buffer) -> int | None:
-    """Return the end sequence that the head says, None when its two words contradict each other."""
-    sequence, mark = HEAD.unpack_from(data)
-    return sequence if sequence ^ mark == HEAD_MARK else None
-
-
-def decode_claim(data: bytes, generations: range) -> int:
-    """Return up to which sequence the head claims the log durable; 0 when it does not, for these generations."""
-    generation, through, mark = CLAIM.unpack_from(data, CLAIM_OFFSET)
-    if generation not in generations or generation ^ through ^ mark != HEAD_MARK:
-        return 0
-    return int(through)
 
 
 class Log:
@@ -79,6 +56,7 @@ class Log:
 
     Attributes:
         add_map: appends one or more packed MAP entries (MAP_ENTRY); bound method of a list, for the hot path.
+        head: tells the next life of the process where the log ends.
         generation: of the current segment.
         next_sequence: of the next record to be written; everything before it has been written.
         content_through: sequence after the last record that is not a barrier.
@@ -92,8 +70,7 @@ class Log:
         self._superblock = superblock
         self._boot_id = disk.boot_id
         self._files: list[File] = [disk.open(name) for name in SEGMENT_NAMES]
-        self._head_file = disk.open(HEAD_NAME)
-        self._head = self._head_file.map_shared()
+        self.head = Head(disk)
         self._maps: list[bytes] = []
         self.add_map = self._maps.append
         self._pending: list[tuple[RecordType, bytes]] = []
@@ -115,7 +92,9 @@ class Log:
         The caller has made sure that the generation before the last is not needed any more.
         """
         self.next_sequence = first_sequence
-        self._store_head()  # before the header: it says that the head is of this boot, and may be believed
+        self.head.store_end(
+            first_sequence
+        )  # before the header: it says that the head is of this boot, and may be believed
         header = SegmentHeader(self._superblock.uuid, generation, first_sequence, self._boot_id)
         file = self._files[SEGMENT_NAMES.index(segment_name(generation))]
         file.pwrite(encode_segment_header(header), 0)
@@ -154,7 +133,7 @@ class Log:
         self._offset += len(data)
         self.next_sequence = sequence
         self._mark_unsynced()
-        self._store_head()
+        self.head.store_end(sequence)
         self.forget_pending()
 
     def files_to_sync(self) -> list[File]:
@@ -164,7 +143,7 @@ class Log:
     def synced(self, through: int) -> None:
         """All segments were made durable when `through` was the next sequence; more may have followed since."""
         self.durable_through = max(self.durable_through, through)
-        self._store_claim()
+        self.head.store_claim(self.generation, self.durable_through)
         self._unsynced = {file: end for file, end in self._unsynced.items() if end > through}
 
     def checkpointed(self, first_sequence: int) -> None:
@@ -198,8 +177,9 @@ class Log:
 
     def close(self) -> None:
         """Give the files back."""
-        for file in [*self._files, self._head_file]:
+        for file in self._files:
             file.close()
+        self.head.close()
 
     def _add(self, kind: RecordType, payload: bytes) -> None:
         self._pending.append((kind, payload))
@@ -216,15 +196,6 @@ class Log:
 
     def _mark_unsynced(self) -> None:
         self._unsynced[self.file] = self.next_sequence
-
-    def _store_claim(self) -> None:
-        mark = self.generation ^ self.durable_through ^ HEAD_MARK
-        self._head[CLAIM_OFFSET : CLAIM_OFFSET + CLAIM.size] = CLAIM.pack(
-            self.generation, self.durable_through, mark
-        )
-
-    def _store_head(self) -> None:
-        self._head[: HEAD.size] = HEAD.pack(self.next_sequence, self.next_sequence ^ HEAD_MARK)
 
 
 LOG_SEGMENT_SIZE_MIN_BYTES: Final = 1 << 20

@@ -27,6 +27,7 @@ from isochrone.store.create import create_pool
 from isochrone.store.disk import Buffer, Disk
 from isochrone.store.documents import Documents
 from isochrone.store.durability import Durability, Steps
+from isochrone.store.head import Trouble
 from isochrone.store.health import Health
 from isochrone.store.limits import (
     TABLE_PAGE_COUNT_MAX,
@@ -56,8 +57,9 @@ class Pool:
     Attributes:
         uuid: as text with dashes.
         track_count: physical tracks.
-        reopened_after_power_loss: the machine was restarted since the pool was last open, and it was not
-            closed: what was not synced may be gone.
+        reopened_after_loss: what was not synced may be gone: the machine was restarted while the pool was
+            open, or the device had failed to make writes durable. Told at every open until `settle_loss`.
+        opening_note: what an operator should know of how the pool was found, None when all is as it was left.
         replayed_count: log records applied when it was opened.
     """
 
@@ -67,17 +69,19 @@ class Pool:
         self._disk = disk
         self._superblock = superblock
         self._state = recovered.state
-        self._health = Health()
         self._tracks = open_part(disk, superblock.tracks_path)
         self._pages = open_part(disk, PAGES_NAME)
         self._slots = PageSlots(self._pages, preallocate=superblock.preallocate)
         self._slots.load(recovered.root.pages, recovered.root.slots, recovered.root.checksums)
         self._log = Log(disk, superblock)
+        self._health = Health(self._log.head.note_failed_datasync)
         self._durability = Durability(
             self._log, self._tracks, self._state.allocator, self._health, self.log_write
         )
         self._is_closed = False
-        self._parts = VolumeParts(self._state, self._tracks, self._log, self._health, self.reserve)
+        self._parts = VolumeParts(
+            self._state, self._tracks, self._log, self._health, self.reserve, self._durability.sync_inline
+        )
         self._volumes: dict[str, Volume] = {}
         self._by_number: dict[int, Volume] = {}
         self._documents = Documents(self._state.documents, self._log)
@@ -94,7 +98,8 @@ class Pool:
         self.uuid = str(UUID(bytes=superblock.uuid))
         self.track_size_bytes = superblock.track_size_bytes
         self.track_count = superblock.track_count
-        self.reopened_after_power_loss = recovered.lost_power
+        self.reopened_after_loss = recovered.loss is not None or Trouble.LOSS_UNTOLD in recovered.trouble
+        self.opening_note = _opening_note(recovered)
         self.replayed_count = recovered.replayed_count
         for table in self._state.volumes.values():
             self._add_volume(table)
@@ -123,6 +128,9 @@ class Pool:
     def open(disk: Disk) -> Pool:
         """Lock the folder, load root and log, and make what they say durable before anything else happens.
 
+        A loss that is found stays on record until `settle_loss`, so that no kill in between can hide it. The
+        record of a failed datasync is replaced by that when the recovered state is durable.
+
         Raises:
             BusyError: another process has it.
             NotFoundError, RefusedError, DamagedError: see `recover`.
@@ -131,12 +139,20 @@ class Pool:
         disk.lock()
         recovered = recover(disk)
         pool = Pool(disk, recovered)
+        head = pool._log.head
         try:
+            if recovered.loss is not None:
+                head.add_trouble(Trouble.LOSS_UNTOLD)
             pool._checkpointer.begin(recovered.next_generation, recovered.next_sequence)
+            head.clear_trouble(Trouble.CACHE_LOST)
         except BaseException:
             pool._close_files()
             raise
         return pool
+
+    def settle_loss(self) -> None:
+        """The consequences of `reopened_after_loss` have been drawn, as surely as a store in shared memory is."""
+        self._log.head.clear_trouble(Trouble.LOSS_UNTOLD)
 
     @property
     def volumes(self) -> Mapping[str, Volume]:
@@ -365,6 +381,7 @@ class Pool:
             metadata_bytes=state.allocator.size_bytes() + state.arena.size_bytes(),
             log_segment_size_bytes=self._superblock.log_segment_size_bytes,
             log_used_bytes=self._log.used_bytes,
+            sync_count=self._durability.count,
             checkpoint_count=self._checkpointer.count,
             read_only_reason=self.read_only_reason,
         )
@@ -462,3 +479,13 @@ class Pool:
                 "choose a smaller size",
                 size_bytes=size_bytes,
             )
+
+
+def _opening_note(recovered: Recovered) -> str | None:
+    """Return in one sentence what was lost, and why; None when nothing was."""
+    if recovered.loss is not None:
+        cut = f"; left out: {recovered.cut}" if recovered.cut else ""
+        return f"{recovered.loss}: writes that were not flushed may be gone{cut}"
+    if Trouble.LOSS_UNTOLD in recovered.trouble:
+        return "an earlier start found that writes which were not flushed may be gone, and was cut short"
+    return None

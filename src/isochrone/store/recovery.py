@@ -15,6 +15,8 @@ from isochrone.model.errors import DamagedError, NotFoundError
 from isochrone.store.arena import PAGE_ENTRY_COUNT
 from isochrone.store.chain import read_chain
 from isochrone.store.disk import Disk, File
+from isochrone.store.head import Trouble
+from isochrone.store.page_cache import drop_lost_pages
 from isochrone.store.page_slots import PAGE_SIZE_BYTES, PAGES_NAME
 from isochrone.store.parts import open_part
 from isochrone.store.replay import replay
@@ -41,7 +43,8 @@ class Recovered:
         next_generation: of the log, never used before. A generation that was begun after the root's may have
             lost its header in a power loss but not all its records, so it is skipped.
         next_sequence: of the record that would come next.
-        lost_power: the machine was restarted since the pool was last open, and it was not closed.
+        loss: why what was not synced may be gone, None when nothing can be.
+        trouble: what the head tells of: a failed datasync, a loss found by an earlier open.
         replayed_count: log records applied on top of the root.
         cut: where a torn or not vouched for tail was left out, None when nothing was.
     """
@@ -51,13 +54,14 @@ class Recovered:
     state: PoolState
     next_generation: int
     next_sequence: int
-    lost_power: bool
+    loss: str | None
+    trouble: Trouble
     replayed_count: int
     cut: str | None
 
 
 def recover(disk: Disk) -> Recovered:
-    """Return the state of the pool in `disk`, without writing anything.
+    """Return the state of the pool in `disk`, without writing anything. What the cache alone holds may be dropped.
 
     Raises:
         NotFoundError: there is no pool.
@@ -65,6 +69,7 @@ def recover(disk: Disk) -> Recovered:
         DamagedError: its files contradict themselves; says where.
     """
     superblock = load_superblock(disk)
+    trouble = drop_lost_pages(disk, superblock)
     check_tracks(disk, superblock)
     root = load_root(disk, superblock)
     state = load_state(disk, superblock, root)
@@ -77,7 +82,8 @@ def recover(disk: Disk) -> Recovered:
         state,
         root.generation + 2,
         chain.end_sequence,
-        chain.lost_power,
+        chain.loss,
+        trouble,
         len(chain.records),
         chain.cut,
     )

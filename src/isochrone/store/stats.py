@@ -13,6 +13,7 @@ class PoolStats:
         mapped_track_count: entries of all volumes; more than tracks linked when volumes share them.
         metadata_bytes: memory of tables, counts and free map.
         log_used_bytes: of the current segment.
+        sync_count: completed since the pool was opened, also those made inline because no track was free.
     """
 
     track_size_bytes: int
@@ -27,5 +28,6 @@ class PoolStats:
     metadata_bytes: int
     log_segment_size_bytes: int
     log_used_bytes: int
+    sync_count: int
     checkpoint_count: int
     read_only_reason: str | None

@@ -5,7 +5,8 @@ each page: no entry is touched and no data moves. From then on two rules keep th
 
 - changing a *shared page* copies the page first, and each track it points at is counted once more;
 - changing a *shared track* redirects to a fresh one. Only a track owned alone, in a page owned alone, is
-  overwritten in place.
+  overwritten in place, and only when the giving up of whoever shared it is durable (the allocator *holds* it
+  until then).
 
 A track's count is therefore the number of live pages that hold it (plus one while it is staged), a page's
 count the number of volumes that point at it.
@@ -234,6 +235,8 @@ class TrackTables:
         table.mapped_track_count -= len(gone)
         if self.arena.drop(number):
             self.drop(gone)
+        elif self.accounting and self.arena.counts[number] == 1:
+            self.allocator.hold_owned(gone)
 
     def drop(self, tracks: TrackNumbers) -> int:
         """Count one reference less to each of `tracks` (distinct); return how many nothing refers to any

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from isochrone.store.allocator import HELD
 from isochrone.store.state import PoolState
 from isochrone.store.tables import VolumeTable, page_count_for
 
@@ -70,9 +71,12 @@ def _track_findings(state: PoolState) -> list[str]:
     allocator = state.allocator
     findings = []
     counts = state.tables.count_references(state.staged_tracks())
-    wrong = np.flatnonzero(counts != allocator.counts)
+    wrong = np.flatnonzero(counts != allocator.references())
     if len(wrong):
         findings.append(f"reference counts of tracks {_named(wrong)} do not match tables and staged entries")
+    held = np.flatnonzero(allocator.counts & HELD)
+    if not np.array_equal(held, allocator.held_tracks()):
+        findings.append(f"tracks {_named(held)} are held, not those that were given up")
     free = allocator.free_map()
     both = np.flatnonzero(free & (counts != 0))
     if len(both):

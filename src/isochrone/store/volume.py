@@ -61,6 +61,7 @@ class VolumeParts:
 
     Attributes:
         reserve: (tracks, pages): makes sure that as many can be taken now, or raises PoolFullError.
+        sync: makes everything durable, inline: what is pending becomes free, what is held may be overwritten.
     """
 
     state: PoolState
@@ -68,6 +69,7 @@ class VolumeParts:
     log: Log
     health: Health
     reserve: Callable[[int, int], None]
+    sync: Callable[[], None]
 
 
 class Volume:
@@ -177,9 +179,8 @@ class Volume:
             self._pwrite(data, physical - 1 << self._shift)
             return track, 1, data
         window = self._window
-        if not window:
-            self._parts.reserve(1, 0)
-            self._allocator.refill()
+        if not window and not self._allocator.refill():
+            return self._write_tracks(track, 1, data)
         fresh = window.pop()
         try:
             self._pwrite(data, fresh - 1 << self._shift)
@@ -191,7 +192,7 @@ class Volume:
         self._arena.dirty_view[page] = 1
         self._add_map(_PACK(self.number, track, fresh, 1))
         if physical:
-            self._counts[physical] -= 1  # it was shared: somebody else still refers to it
+            self._allocator.drop_one(physical)
         else:
             self._table.mapped_track_count += 1
         return track, 1, data
@@ -319,6 +320,9 @@ class Volume:
                 return first, count, data
         entries = self._tables.lookup(self._table, first, count)
         is_fresh = ~self._tables.owned(self._table, first, entries)
+        if np.count_nonzero(is_fresh) > self._allocator.free_count and self._allocator.is_holding:
+            self._parts.sync()
+            is_fresh = ~self._tables.owned(self._table, first, entries)
         tracks = np.flatnonzero(is_fresh) + first
         if len(tracks):
             entries[is_fresh] = self._take(tracks)
@@ -397,21 +401,28 @@ class Volume:
 
     def _reserve_zero(self, edges: list[tuple[int, int]], first: int, end: int, *, allocate: bool) -> None:
         """Make sure that all of a zero request can be done before any of it is."""
-        edge_tracks = np.array([start >> self._shift for start, _ in edges], np.int64)
-        tracks = pages = 0
-        for track in edge_tracks.tolist():
-            tracks += not self._tables.owned(self._table, track, self._tables.lookup(self._table, track, 1))[
-                0
-            ]
-        if allocate and first < end:
-            for start in range(first, end, PAGE_ENTRY_COUNT):
-                count = min(PAGE_ENTRY_COUNT, end - start)
-                owned = self._tables.owned(self._table, start, self._tables.lookup(self._table, start, count))
-                tracks += count - int(np.count_nonzero(owned))
+        tracks = self._count_fresh(edges, first, end, allocate=allocate)
+        if tracks > self._allocator.free_count and self._allocator.is_holding:
+            self._parts.sync()
+            tracks = self._count_fresh(edges, first, end, allocate=allocate)
+        pages = 0
         if first < end:
             pages = self._tables.count_pages_to_own(self._table, first, end, creating=allocate)
         if tracks or pages:
             self._parts.reserve(tracks, pages + len(edges))
+
+    def _count_fresh(self, edges: list[tuple[int, int]], first: int, end: int, *, allocate: bool) -> int:
+        """Return how many tracks a zero request must redirect to fresh ones, or map."""
+        pieces = [(start >> self._shift, 1) for start, _ in edges]
+        if allocate:
+            pieces += [
+                (start, min(PAGE_ENTRY_COUNT, end - start)) for start in range(first, end, PAGE_ENTRY_COUNT)
+            ]
+        count = 0
+        for start, length in pieces:
+            owned = self._tables.owned(self._table, start, self._tables.lookup(self._table, start, length))
+            count += length - int(np.count_nonzero(owned))
+        return count
 
     def _store_zeros(self, first: int, count: int) -> None:
         step = len(_ZERO_BYTES) >> self._shift

@@ -344,6 +344,11 @@ class SimFile:
             raise
         self._inode.datasync()
 
+    def drop_cache(self) -> None:
+        """Forget clean cached content (see File)."""
+        self._step("drop_cache")
+        self._inode.evict()
+
     def size_bytes(self) -> int:
         """Return the present size."""
         return len(self._inode.data)

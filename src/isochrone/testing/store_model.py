@@ -5,11 +5,12 @@ states is the order of the pool's log, so that after any crash the pool must sho
 the floor:
 
 - after the death of the process, none before the last `log_write`;
-- after power loss, none before the start of the last completed `sync` (or what an earlier power loss left).
+- after power loss, none before the start of the last completed `sync`, or the one that the last crash left;
+- after the death of the process whose datasync had failed, what a power loss allows.
 
 Contents are modelled by *cells*. A cell is what one track is mapped to: writing a mapped track in place adds
 a version to its cell; unmapping and mapping again, linking a staged track, and writing a track that a copy of
-the volume shares give a new cell. A state maps
+the volume shares, in this state or in one that power loss could bring back, give a new cell. A state maps
 tracks to cells. So a recovered state says which cells are to be seen, and a cell says which bytes: after the
 death of the process its last version; after power loss any version since the last sync, or a mixture of them
 by sector, because an in-place overwrite may tear. It says as clearly what must not be seen: bytes of another
@@ -93,11 +94,16 @@ class State:
     documents: Mapping[str, bytes] = field(default_factory=dict)
     sessions: Mapping[int, StagingState] = field(default_factory=dict)
 
+    def references(self) -> Counter[Cell]:
+        """Return how often each cell that takes a track of the pool is mapped or staged."""
+        references = Counter(cell for volume in self.volumes.values() for cell in volume.tracks.values())
+        staged = (entry.cell for session in self.sessions.values() for entry in session.staged)
+        references.update(cell for cell in staged if cell is not None)
+        return references
+
     def cells(self) -> set[Cell]:
         """Return every cell that takes a track of the pool."""
-        mapped = {cell for volume in self.volumes.values() for cell in volume.tracks.values()}
-        staged = {entry.cell for session in self.sessions.values() for entry in session.staged if entry.cell}
-        return mapped | staged
+        return set(self.references())
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,9 +292,16 @@ class StoreModel:
     def sync_completed(self) -> None:
         """The sync that was started last is complete: forget what it made impossible."""
         assert self._sync_sequence is not None
-        self._durable_sequence = self._sync_sequence
-        self._logged_sequence = max(self._logged_sequence, self._durable_sequence)
+        self._make_durable(self._sync_sequence)
         self._sync_sequence = None
+
+    def synced(self) -> None:
+        """A sync was begun and completed at once, whatever other one is under way."""
+        self._make_durable(self.sequence)
+
+    def _make_durable(self, sequence: int) -> None:
+        self._durable_sequence = max(self._durable_sequence, sequence)
+        self._logged_sequence = max(self._logged_sequence, self._durable_sequence)
         self._forget_before(self._durable_sequence)
 
     # Checks
@@ -298,6 +311,16 @@ class StoreModel:
         problem = self._mismatch(self.state, picture, self.sequence)
         assert problem is None, problem
         self._settle(self.state, picture, only_unseen=True)
+
+    def check_others(self, picture: Picture, number: int) -> None:
+        """The newest operation failed halfway in volume `number`: assert that all else is as it was before it."""
+        before = self._history[-2][1]
+        volumes = {key: volume for key, volume in before.volumes.items() if key != number}
+        shown = {key: volume for key, volume in picture.volumes.items() if key != number}
+        problem = self._mismatch(
+            replace(before, volumes=volumes), replace(picture, volumes=shown), self.sequence
+        )
+        assert problem is None, problem
 
     def crashed_inside_operation(self) -> None:
         """The process died inside the newest operation: its in-place writes may be torn."""
@@ -363,13 +386,10 @@ class StoreModel:
         state = self.state
         self._history.append((self.sequence, state))
         self._settle(state, picture, only_unseen=not power_loss)
-        if power_loss:
-            for entry in (entry for session in state.sessions.values() for entry in session.staged):
-                if entry.cell is not None and len(entry.cell.versions) > 1:
-                    entry.cell.is_unseen = True
-            self._durable_sequence = self.sequence
-            self._forget_before(self.sequence)
-        self._logged_sequence = self.sequence
+        for entry in (entry for session in state.sessions.values() for entry in session.staged):
+            if entry.cell is not None and len(entry.cell.versions) > 1:
+                entry.cell.is_unseen = True
+        self._make_durable(self.sequence)  # opening makes durable what it found
         self._sync_sequence = None
         self._torn_since = None
 
@@ -403,9 +423,9 @@ class StoreModel:
         for track in unmapped:
             tracks.pop(track, None)
         in_place = []
-        references = self._references()
+        shared = self._shared_cells()
         for track, image in images.items():
-            if track in tracks and references[tracks[track]] == 1:
+            if track in tracks and tracks[track] not in shared:
                 tracks[track].versions.append((self.sequence + 1, image))
                 in_place.append(tracks[track])
             else:
@@ -413,14 +433,12 @@ class StoreModel:
         self._push_volume(number, replace(volume, tracks=tracks))
         self._undo = in_place
 
-    def _references(self) -> Counter[Cell]:
-        """How often each cell is mapped or staged now: one that is referred to once is overwritten in place."""
-        references = Counter(
-            cell for volume in self.state.volumes.values() for cell in volume.tracks.values()
-        )
-        staged = (entry.cell for session in self.state.sessions.values() for entry in session.staged)
-        references.update(cell for cell in staged if cell is not None)
-        return references
+    def _shared_cells(self) -> set[Cell]:
+        """Return the cells that more than one track maps to, now or in a state that power loss may bring back.
+
+        They are not overwritten in place.
+        """
+        return {cell for _, state in self._history for cell, count in state.references().items() if count > 1}
 
     def _push_volume(self, number: int, volume: VolumeState) -> None:
         self._push(volumes={**self.state.volumes, number: volume})

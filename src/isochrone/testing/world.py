@@ -350,7 +350,7 @@ class World:
             if not (pair.complete and node.is_up) or session.document.is_over:
                 continue
             stream = node.primary.streams.get(session.document.session_id)
-            if stream is None and node.pool.reopened_after_power_loss:
+            if stream is None and node.pool.reopened_after_loss:
                 continue  # the registration was not flushed; the mover will have everything copied
             if stream is None:
                 raise OracleError("a primary has forgotten the session:", [node.name])
