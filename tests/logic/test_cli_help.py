@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,16 @@ def test_help_imports_nothing_heavy(arguments: list[str], allowed: set[str]) -> 
     imported = {name.partition(".")[0] for name in ran.stderr.split()}
     assert "typer" in imported
     assert imported & HEAVY <= allowed
+
+
+@pytest.mark.parametrize(
+    "program", [PROGRAM, [str(Path(sysconfig.get_path("scripts")) / "isochrone")]], ids=["module", "script"]
+)
+def test_the_installed_script_and_the_module_are_one_program(program: list[str]) -> None:
+    ran = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout == f"isochrone {__version__}\n"
+    wrong = subprocess.run([*program, "volume", "fold"], capture_output=True, text=True, timeout=60)
+    assert wrong.returncode == ExitCode.REFUSED
 
 
 def test_help_answers_at_once() -> None:

@@ -71,7 +71,7 @@ def test_a_controller_ends_with_its_own_exit_code(
     [
         (DamagedError("segment 3 of the log is torn: restore it"), ExitCode.DAMAGED, "segment 3"),
         (KeyError("inside"), ExitCode.FAILED, "please report it: KeyError"),
-        (KeyboardInterrupt(), ExitCode.INTERRUPTED, ""),
+        (KeyboardInterrupt(), ExitCode.INTERRUPTED, "work that the controller has begun goes on"),
     ],
 )
 def test_no_error_becomes_a_traceback(

@@ -70,7 +70,9 @@ def main() -> NoReturn:
         app(prog_name="isochrone")
     except IsochroneError as error:
         _fail(error.message, exit_code(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != ExitCode.INTERRUPTED:  # Typer makes that of Ctrl-C
+            raise
         _fail("interrupted; work that the controller has begun goes on", ExitCode.INTERRUPTED)
     except Exception as error:  # the last resort: a bug is told in one line, not in a traceback
         if os.environ.get(TRACEBACK_VARIABLE):
