@@ -16,6 +16,17 @@ class SendMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class SendDurably:
+    """Send `message` on link number `link` once all that the pool holds now is durable; never, if that fails.
+
+    For answers on whose strength the other site goes on without this one: what they say must outlive a power loss.
+    """
+
+    link: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
 class CloseLink:
     """Close link number `link` once what was sent on it is out; `reason` is for the log."""
 
@@ -23,4 +34,4 @@ class CloseLink:
     reason: str
 
 
-Action = SendMessage | CloseLink
+Action = SendMessage | SendDurably | CloseLink

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from isochrone.capture.actions import CloseLink, SendMessage
+from isochrone.capture.actions import CloseLink, SendDurably, SendMessage
 from isochrone.capture.document import CaptureState
 from isochrone.capture.handshake import StreamPosition, decide_hello
 from isochrone.capture.primary import Primary
@@ -32,6 +32,7 @@ from isochrone.link.messages import (
     Welcome,
     cut_text,
 )
+from isochrone.model.errors import UnavailableError
 
 LINKS_MAX = 64
 """Most links open at a time; a further one is refused."""
@@ -63,6 +64,7 @@ class PrimaryLinks:
         self._new_identity = new_identity
         self._refuse_volume = refuse_volume
         self._streams: dict[int, SessionStream | None] = {}
+        self._forgotten: set[int] = set()
 
     def link_opened(self, link: int) -> None:
         """A mover has connected; it must say Hello first."""
@@ -74,6 +76,7 @@ class PrimaryLinks:
 
     def link_lost(self, link: int) -> None:
         """A link is gone; its session keeps capturing."""
+        self._forgotten.discard(link)
         stream = self._streams.pop(link, None)
         if stream is not None and stream.link == link:
             stream.detach()
@@ -85,11 +88,20 @@ class PrimaryLinks:
             stream.link_pending_bytes = pending_bytes
 
     def link_received(self, link: int, message: Message) -> None:
-        """Act on one message. Answers and refusals are in the primary's actions."""
-        if link not in self._streams:
+        """Act on one message. Answers and refusals are in the primary's actions.
+
+        What the pool or the device had against it is answered too: the mover calls again later.
+        """
+        if link not in self._streams or link in self._forgotten:
             return
+        try:
+            self._dispatch(link, message)
+        except (UnavailableError, OSError) as error:
+            self._refuse(link, Refused(RefusalCode.BUSY, cut_text(str(error))))
+
+    def _dispatch(self, link: int, message: Message) -> None:
         stream = self._streams[link]
-        if isinstance(message, Hello):
+        if isinstance(message, Hello) and stream is None:
             self._handle_hello(link, message)
         elif stream is None or stream.link != link:
             self._refuse(link, Refused(RefusalCode.BAD_REQUEST, "a link must begin with Hello"))
@@ -102,11 +114,11 @@ class PrimaryLinks:
         elif isinstance(message, Resume):
             self._handle_resume(stream)
         elif isinstance(message, Quiesce):
-            self._handle_quiesce(stream)
+            self._handle_quiesce(link, stream)
         elif isinstance(message, Unquiesce):
             self._handle_unquiesce(stream)
         elif isinstance(message, Fence):
-            self._handle_fence(stream, message)
+            self._handle_fence(link, stream, message)
         elif isinstance(message, Forget):
             self._handle_forget(link, stream)
         else:
@@ -196,17 +208,17 @@ class PrimaryLinks:
         primary.rebuild_routes()
         stream.send(Resumed(stream.incarnation, stream.volume_infos()))
 
-    def _handle_quiesce(self, stream: SessionStream) -> None:
+    def _handle_quiesce(self, link: int, stream: SessionStream) -> None:
         primary = self._primary
         primary.remember(stream, stream.document.changed(quiesced=True))
         primary.rebuild_routes()
-        stream.send(Quiesced(primary.stamper.promise()))
+        primary.actions.append(SendDurably(link, Quiesced(primary.stamper.promise())))
 
     def _handle_unquiesce(self, stream: SessionStream) -> None:
         self._primary.remember(stream, stream.document.changed(quiesced=False))
         self._primary.rebuild_routes()
 
-    def _handle_fence(self, stream: SessionStream, fence: Fence) -> None:
+    def _handle_fence(self, link: int, stream: SessionStream, fence: Fence) -> None:
         primary = self._primary
         stream.end_incarnation()
         primary.remember(
@@ -220,9 +232,12 @@ class PrimaryLinks:
             ),
         )
         primary.rebuild_routes()
-        stream.send(Fenced(stream.document.epoch))
+        primary.actions.append(SendDurably(link, Fenced(stream.document.epoch)))
 
     def _handle_forget(self, link: int, stream: SessionStream) -> None:
-        stream.send(Forgotten())
+        # The mover closes the link once it has the answer; what it sent before it had is of no more use.
         self._streams[link] = None
+        self._forgotten.add(link)
+        stream.detach()
         self._primary.delete_stream(stream.document.session_id)
+        self._primary.actions.append(SendDurably(link, Forgotten()))

@@ -365,7 +365,12 @@ class Primary:
         for number, not_empty in numbers.items():
             is_captured = number in stream.volumes
             if not is_captured:
-                self._open_captured(stream, number)
+                try:
+                    self._open_captured(stream, number)
+                except OSError as error:  # the folder is full, say: the other volumes go on
+                    name = self._pool.volume_by_number(number).name
+                    refused[name] = f"its change map cannot be made in the pool's folder: {error}"
+                    continue
             # A secondary that is empty still (its pair may have left and come back unheard) lacks all that is mapped.
             if not is_captured or not not_empty:
                 self._begin_copy(stream, number, not_empty)
@@ -401,11 +406,11 @@ class Primary:
         if stream.state in (CaptureState.SUSPENDED, CaptureState.ENDED):
             return
         stream.end_incarnation()
+        self.rebuild_routes()
         self.remember(
             stream,
             stream.document.changed(suspended=True, reason=cut_text(reason), since_ns=self.stamper.promise()),
         )
-        self.rebuild_routes()
         stream.told_suspended(reason)
 
     def _suspend_largest(self) -> None:

@@ -9,20 +9,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import structlog
 
-from isochrone.capture.actions import CloseLink, SendMessage
+from isochrone.capture.actions import CloseLink, SendDurably, SendMessage
 from isochrone.capture.document import CaptureState
 from isochrone.capture.links import PrimaryLinks
 from isochrone.capture.primary import Primary
 from isochrone.link.connection import Connection
 from isochrone.link.messages import Hello, Message
-from isochrone.model.errors import BusyError, InternalError, IsochroneError, ProtocolError, UnavailableError
+from isochrone.model.errors import (
+    BusyError,
+    InternalError,
+    IsochroneError,
+    PoolReadOnlyError,
+    ProtocolError,
+    UnavailableError,
+)
 from isochrone.store.disk import Buffer
 from isochrone.store.volume import Volume
 
@@ -63,6 +70,7 @@ class PrimaryShell:
     """Runs one Primary. Also the `Writer` of the exports, so that full batches leave at once.
 
     Args:
+        flush: makes the pool durable; PoolReadOnlyError when the device failed.
         on_fatal: called with an error of the core that nobody expected.
 
     Attributes:
@@ -71,14 +79,21 @@ class PrimaryShell:
     """
 
     def __init__(
-        self, primary: Primary, links: PrimaryLinks, *, on_fatal: Callable[[BaseException], None]
+        self,
+        primary: Primary,
+        links: PrimaryLinks,
+        *,
+        flush: Callable[[], Awaitable[None]],
+        on_fatal: Callable[[BaseException], None],
     ) -> None:
         self.primary = primary
         self.write: Callable[[Volume, int, Buffer], None] = primary.write
         self.batch_write_count = 0
         self.pacing = PacingCount()
         self._links = links
+        self._flush = flush
         self._on_fatal = on_fatal
+        self._answers: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._connections: dict[int, Connection] = {}
@@ -221,12 +236,23 @@ class PrimaryShell:
             match action:
                 case SendMessage(link, message):
                     self._send(link, message)
+                case SendDurably(link, message):
+                    task = self._loop.create_task(self._send_durably(link, message))
+                    self._answers.add(task)
+                    task.add_done_callback(self._answers.discard)
                 case CloseLink(link, reason):
                     if link in self._connections:
                         _log.info("closing link", peer=self._connections[link].peer, reason=reason)
                         self._connections[link].close()
         self._note_links()
         self._tell_changes(by_mover=by_mover)
+
+    async def _send_durably(self, link: int, message: Message) -> None:
+        try:
+            await self._flush()
+        except PoolReadOnlyError:
+            return  # logged by the syncer; the mover goes on asking
+        self._send(link, message)
 
     def _send(self, link: int, message: Message) -> None:
         connection = self._connections.get(link)

@@ -111,7 +111,7 @@ class Controller:
             _new_identity,
             refuse_volume=self._refuse_as_primary,
         )
-        return PrimaryShell(primary, links, on_fatal=die)
+        return PrimaryShell(primary, links, flush=self._syncer.flush, on_fatal=die)
 
     def _refuse_as_primary(self, volume: str) -> str:
         """Return why a mover elsewhere cannot pull `volume`: what a mover of ours commits passes no capture."""

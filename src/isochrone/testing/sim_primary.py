@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from isochrone.capture.actions import CloseLink, SendMessage
+from isochrone.capture.actions import CloseLink, SendDurably, SendMessage
 from isochrone.capture.links import PrimaryLinks
 from isochrone.capture.primary import Primary
 from isochrone.capture.settings import CaptureSettings
@@ -77,12 +77,24 @@ class PrimaryNode(Node):
         for action in self.primary.take_actions():
             match action:
                 case SendMessage(link, message):
-                    connection = self.connections.get(link)
-                    if connection is not None and connection.is_open:
-                        connection.to_mover.send(message)
+                    self._send(link, message)
+                case SendDurably(link, message):
+                    self.flush(self._sender(link, message))
                 case CloseLink(link, reason):
                     # What was sent before leaves first.
                     self.after(self.rng.randrange(1, 5_000_000), self._closer(link, reason))
+
+    def _send(self, link: int, message: Message) -> None:
+        connection = self.connections.get(link)
+        if connection is not None and connection.is_open:
+            connection.to_mover.send(message)
+
+    def _sender(self, link: int, message: Message) -> Callable[[str], None]:
+        def send(error: str) -> None:
+            if not error:
+                self._send(link, message)
+
+        return send
 
     def _closer(self, link: int, reason: str) -> Callable[[], None]:
         def close() -> None:
@@ -107,7 +119,6 @@ class PrimaryNode(Node):
 
     def _received(self, link: int, message: Message) -> None:
         self.links.link_received(link, message)
-        self.pool.log_write()
         self.act()
 
     def link_cut(self, link: int) -> None:
