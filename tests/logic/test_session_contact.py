@@ -87,14 +87,23 @@ def test_with_the_link_all_that_was_told_on_it_is_forgotten_but_for_why_it_broke
     seen = contact()
     seen.enter(ContactState.STREAMING, 0)
     assert seen.error == ""
-    seen.suspended = seen.resuming = True
+    seen.suspended = True
+    seen.resumes_unanswered = 1
     seen.quiesced_ns = 5
     seen.tracks_remaining[1] = 3
     seen.copied_through_ns[1] = 9
     seen.lost("cut", 7)
     assert (seen.state, seen.error, seen.since_ns) == (ContactState.DOWN, "cut", 7)
-    assert (seen.suspended, seen.resuming, seen.quiesced_ns) == (False, False, None)
+    assert [seen.suspended, seen.resuming, seen.quiesced_ns is None] == [False, False, True]
     assert (seen.tracks_remaining, seen.copied_through_ns) == ({}, {})
+
+
+def test_a_suspended_primary_that_was_asked_to_resume_owes_an_answer() -> None:
+    seen = contact()
+    seen.enter(ContactState.STREAMING, 0)
+    seen.suspended = True
+    seen.resumes_unanswered = 1
+    assert seen.is_silent(1001)
 
 
 # The commit gate

@@ -45,7 +45,7 @@ def runs() -> st.SearchStrategy[tuple[int, int]]:
     )
 
 
-writes = st.builds(lambda run, tag: Write(*run, tag), runs(), st.integers(1, 255))
+writes = st.builds(lambda run, tag: Write(run[0], run[1], tag), runs(), st.integers(1, 255))
 trims = st.builds(lambda run: Trim(*run), runs())
 steps = st.builds(Step, st.integers(1, TRACK_COUNT), st.booleans())
 
