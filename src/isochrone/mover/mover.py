@@ -20,7 +20,7 @@ import numpy as np
 
 from isochrone.model.errors import BusyError, PoolFullError
 from isochrone.model.records import RECORD_DTYPE, RecordArray
-from isochrone.mover.settings import MoverSettings
+from isochrone.mover.settings import ROOM_KEPT_BYTES_MAX, ROOM_KEPT_PART, MoverSettings
 from isochrone.store.disk import Buffer
 from isochrone.store.pool import Pool
 
@@ -95,12 +95,14 @@ class Mover:
 
     # Sources
 
-    def add_source(self, source: int) -> None:
-        """Begin to count primary `source` into F."""
+    def add_source(self, source: int, *, is_new: bool = False) -> None:
+        """Begin to count primary `source` into F: from its first promise on when it `is_new`, also to have left before
+        and to come back; else from the last one that was staged.
+        """
         if source not in self.sources:
             state = Source(self._pool.staged_through_ns(self._session, source))
             self.sources[source] = state
-            if state.through_ns:
+            if state.through_ns and not is_new:
                 self._join(state)
 
     def _join(self, state: Source) -> None:
@@ -165,8 +167,27 @@ class Mover:
             self._compacted_ns = self.journal_ns
             self._pool.compact(self._session, hold_floor_ns, self.journal_ns)
 
+    def _must_leave_room(self, state: Source, received: ReceivedSet) -> bool:
+        """Whether the pool's last room is kept from `state`: F waits for a primary that is behind it.
+
+        What `state` sends cannot be committed before that primary has been heard; if it took all the room, the other
+        one's records could not be staged, and neither would ever go on.
+        """
+        pool = self._pool
+        kept = min(ROOM_KEPT_BYTES_MAX // pool.track_size_bytes, pool.track_count // ROOM_KEPT_PART)
+        wanted = len(received.payload) // pool.track_size_bytes
+        if pool.free_track_count + pool.pending_free_count - wanted >= kept or state.joined_ns is None:
+            return False
+        return state.through_ns > min(o.through_ns for o in self.sources.values() if o.joined_ns is not None)
+
     def _stage(self, source: int, state: Source, received: ReceivedSet) -> bool:
         if len(received.records):
+            if self._must_leave_room(state, received):
+                self.full_reason = (
+                    "the last room of the pool is kept for primaries that are behind: reconnect them, or delete or trim "
+                    "volumes"
+                )
+                return False
             try:
                 self._pool.stage(
                     self._session, source, received.through_ns, received.records, received.payload

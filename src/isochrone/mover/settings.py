@@ -8,6 +8,10 @@ from isochrone.model.choices import GROUP_BYTES_MAX_DEFAULT
 
 MIB = 1 << 20
 MILLISECOND_NS = 1_000_000
+ROOM_KEPT_PART = 16
+"""One part in ROOM_KEPT_PART of the pool is kept for the primary that F waits for,"""
+ROOM_KEPT_BYTES_MAX = 64 * MIB
+"""but not more than this: the largest record set, and some."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,8 +90,9 @@ class Session:
             if source not in self.contacts:
                 self.contacts[source] = Contact(self.settings, self._jitter, now_ns)
         in_use = self.document.sources_in_use
+        known = {pair.source for pair in self.document.pairs if pair.is_confirmed}
         for source in in_use:
-            self.mover.add_source(source)
+            self.mover.add_source(source, is_new=source not in known)
         for source in set(self.mover.sources) - in_use:
             self.mover.remove_source(source)
 
