@@ -236,6 +236,32 @@ def test_p3_1_marks_stay_until_the_mover_has_hardened_what_they_stand_for() -> N
     assert site.marked() == set()
 
 
+def test_p3_1_the_marks_of_a_copy_stay_until_its_last_image_is_hardened() -> None:
+    site = PrimarySite(settings=CaptureSettings(prune_interval_ns=0))
+    site.write("a", 2, 1, 2)
+    stream = site.open_stream()
+    replica = site.copied()
+    for _ in range(3):
+        for record_set in site.sets():
+            replica.receive(record_set)
+    assert site.marked() == {2, 3}
+    stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, 0))
+    site.tick()
+    assert site.marked() == set()
+
+
+def test_no_image_is_read_before_the_mover_says_which_volumes_it_wants() -> None:
+    site = PrimarySite()
+    site.write("a", 2, 1, 2)
+    site.open_stream(window_bytes=0)
+    site.restart()
+    site.links.link_opened(1)
+    site.say(1, hello())
+    site.tick()
+    stream = next(iter(site.primary.streams.values()))
+    assert (stream.volumes[1].tracks_remaining, stream.backlog.held_bytes) == (2, 0)
+
+
 def test_marks_are_toggled_no_more_often_than_the_interval() -> None:
     site = PrimarySite(settings=CaptureSettings(prune_interval_ns=SECOND_NS))
     stream = site.open_stream()

@@ -41,7 +41,8 @@ def test_a_suspended_session_says_by_what() -> None:
 @pytest.mark.parametrize("state", [SessionState.RECOVERY, SessionState.ENDED])
 def test_a_session_that_is_over_waits_for_nothing(state: SessionState) -> None:
     site = streaming()
-    site.session.remember(site.session.document.changed(state=state))
+    site.session.remember(site.session.document.changed(state=state, hold_floor_ns=5))
+    site.links.link_lost(0, "cut")
     assert why(site) == ""
 
 

@@ -370,6 +370,35 @@ def test_an_answer_to_an_earlier_suspend_does_not_undo_a_resume() -> None:
     assert site.session.document.sources[0].incarnation == "dd" * 16
 
 
+# A late joiner
+
+
+def test_a_late_joiners_pair_is_not_duplex_before_c_has_passed_what_was_reached_without_it() -> None:
+    site = SecondarySite(document=new_document(primaries=("p1", "p2"), pairs=((0, "a", "a"), (1, "b", "b"))))
+
+    def promise(source: int, through_ns: int) -> None:
+        site.say(RecordSet(1, through_ns, b"", b""), source)
+
+    def duplex() -> list[bool]:
+        site.tick()
+        site.harden()
+        return [pair.duplex for pair in site.session.document.pairs]
+
+    for source, name in enumerate("ab"):
+        site.greet(source)
+        site.say(welcome(controller_id=PRIMARY_IDS[source]), source)
+        site.say(configured((name, NUMBER, 16)), source)
+    promise(0, 100)
+    site.say(CopyProgress([VolumeCopy(NUMBER, 0, 50)]), 0)
+    assert duplex() == [True, False]
+    promise(1, 60)
+    site.say(CopyProgress([VolumeCopy(NUMBER, 0, 55)]), 1)
+    assert duplex() == [True, False]
+    promise(0, 150)
+    promise(1, 150)
+    assert duplex() == [True, True]
+
+
 # Life of the link
 
 
