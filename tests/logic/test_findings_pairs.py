@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from isochrone.capture.settings import CaptureSettings
 from support.cores import Clock, PrimarySite, SecondarySite, Wire, images_equal, new_document
 from support.store import TRACK, tags
@@ -12,10 +14,15 @@ def pair_of(secondary: SecondarySite, volume: str) -> bool:
     return next(p for p in secondary.session.document.pairs if p.secondary_volume == volume).duplex
 
 
-def replicated(*volumes: str) -> tuple[PrimarySite, SecondarySite, Wire]:
+SLOW_COPY = CaptureSettings(copy_step_tracks_max=1, copy_ahead_bytes_max=TRACK)
+
+
+def replicated(
+    *volumes: str, settings: CaptureSettings | None = None
+) -> tuple[PrimarySite, SecondarySite, Wire]:
     """A site whose volumes hold data and are DUPLEX."""
     clock = Clock()
-    primary = PrimarySite(clock, volumes=dict.fromkeys(volumes, 16))
+    primary = PrimarySite(clock, volumes=dict.fromkeys(volumes, 16), settings=settings)
     for tag, volume in enumerate(volumes, start=1):
         primary.write(volume, 0, tag, tag, tag)
     document = new_document(pairs=[(0, volume, volume) for volume in volumes])
@@ -86,8 +93,7 @@ def test_a_volume_that_left_is_not_changed_by_what_was_staged_for_it() -> None:
 
 def test_a_pair_that_leaves_during_a_resync_keeps_its_last_complete_image() -> None:
     clock = Clock()
-    settings = CaptureSettings(copy_step_tracks_max=1, copy_ahead_bytes_max=TRACK)
-    primary = PrimarySite(clock, volumes={"a": 16, "b": 16}, settings=settings)
+    primary = PrimarySite(clock, volumes={"a": 16, "b": 16}, settings=SLOW_COPY)
     for volume in ("a", "b"):
         primary.write(volume, 0, *range(1, 9))
     secondary = SecondarySite(clock, document=new_document(pairs=[(0, "a", "a"), (0, "b", "b")]))
@@ -127,3 +133,27 @@ def test_what_was_dropped_with_a_pair_stays_dropped_after_a_restart() -> None:
     assert tags(secondary.pool, "b", 2) == [2, 2]
     assert tags(secondary.pool, "a", 2) == [1, 52]
     secondary.pool.verify()
+
+
+def test_a_removal_that_a_power_loss_has_undone_leaves_no_gap() -> None:
+    primary, secondary, wire = replicated("a", "b", settings=SLOW_COPY)
+    wire.steps(5)
+    for call in secondary.pool.sync():
+        call()
+    secondary.session.remove_pairs(["b"])
+    for message in secondary.take():
+        primary.links.link_received(wire.links[0], message)
+    primary.primary.take_actions()
+    primary.links.link_lost(wire.links.pop(0))
+    secondary.disk.power_loss(Random(1))
+    secondary.reopen()
+    pair = secondary.session.document.pairs[-1]
+    assert (pair.secondary_volume, pair.removing, pair.duplex) == ("b", False, True)
+    primary.write("b", 9, 90)
+    primary.write("a", 1, 7)
+    for _ in range(100):
+        wire.step()
+        if tags(secondary.pool, "a", 2)[1] == 7:
+            assert tags(secondary.pool, "b", 10)[9] == 90, "the image of a moved on without that of b"
+    wire.run_until(lambda: all(pair.duplex for pair in secondary.session.document.pairs))
+    assert images_equal(primary, secondary, "a", "b")

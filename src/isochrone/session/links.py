@@ -195,7 +195,18 @@ class SessionLinks:
                 confirmed[pair.secondary_volume] = pair
             kept.append(pair)
         self._session.drop_pairs(gone)
-        self._session.remember(self._session.document.changed(pairs=tuple(kept)))
+        # A primary that copies a pair which is DUPLEX here has not captured it all the time: a power loss here may have
+        # undone the pair's removal.
+        gaps = [
+            pair
+            for pair in kept
+            if pair.source == source
+            and pair.duplex
+            and (info := infos.get(pair.primary_volume))
+            and info.tracks_to_copy
+        ]
+        document = self._session.document.changed(pairs=tuple(kept))
+        self._session.remember(transitions.with_gap(document, gaps, self._session.mover.form_ns))
         if gone and self._session.mover.drop_waiting(source):
             self._session.close(source, "what waited for room held writes of a pair that has left")
             return

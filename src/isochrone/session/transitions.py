@@ -46,16 +46,17 @@ def with_hold(document: SessionDocument, source: int, incarnation: str, floor_ns
     Its pairs are no longer DUPLEX. If any of them was complete, the committed image is kept as it is at `floor_ns` (or at
     the floor of a hold already in force) until the copies are hardened.
     """
-    pairs = {
-        pair.secondary_volume: pair.model_copy(update={"duplex": False})
-        for pair in document.pairs
-        if pair.source == source
-    }
-    held = document.hold_floor_ns
-    if held is None and any(pair.complete for pair in pairs.values()):
-        held = floor_ns
     document = document.with_source(source, incarnation=incarnation, resume_wanted=False)
-    return document.with_pairs(pairs).changed(hold_floor_ns=held)
+    return with_gap(document, [pair for pair in document.pairs if pair.source == source], floor_ns)
+
+
+def with_gap(document: SessionDocument, pairs: Iterable[PairDocument], floor_ns: int) -> SessionDocument:
+    """Records of `pairs` were lost on the way after `floor_ns`, and their volumes are being copied; see `with_hold`."""
+    changed = {pair.secondary_volume: pair.model_copy(update={"duplex": False}) for pair in pairs}
+    held = document.hold_floor_ns
+    if held is None and any(pair.complete for pair in changed.values()):
+        held = floor_ns
+    return document.with_pairs(changed).changed(hold_floor_ns=held)
 
 
 def with_duplex(document: SessionDocument, secondary_volumes: Iterable[str]) -> SessionDocument:
