@@ -157,3 +157,22 @@ def test_a_removal_that_a_power_loss_has_undone_leaves_no_gap() -> None:
             assert tags(secondary.pool, "b", 10)[9] == 90, "the image of a moved on without that of b"
     wire.run_until(lambda: all(pair.duplex for pair in secondary.session.document.pairs))
     assert images_equal(primary, secondary, "a", "b")
+
+
+def test_records_of_a_pair_s_first_life_do_not_reach_its_second() -> None:
+    primary, secondary, wire = replicated("a", "b")
+    link = wire.links[0]
+    primary.write("b", 5, 50)
+    primary.tick(link)  # sent, and lost on the way
+    secondary.session.remove_pairs(["b"])
+    for message in secondary.take():
+        primary.links.link_received(link, message)
+    for message in primary.take(link):
+        secondary.links.link_received(0, message)
+    assert len(secondary.session.document.pairs) == 1
+    primary.trim("b", 5, 1)  # nobody captures it
+    wire.cut()
+    secondary.session.add_pairs([], [("p1", "b", "new")])
+    wire.run_until(lambda: pair_of(secondary, "new"))
+    wire.steps(3)
+    assert tags(secondary.pool, "new", 6) == [2, 2, 2, 0, 0, 0]

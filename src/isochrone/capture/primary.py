@@ -396,7 +396,7 @@ class Primary:
         name = change_map_name(stream.document.session_id, number)
         is_known = number in stream.document.volumes
         change_map = ChangeMap(self._disk, name, number, volume.track_count, is_known=is_known)
-        captured = CapturedVolume(volume, change_map)
+        captured = CapturedVolume(volume, change_map, self.stamper.promise())
         stream.volumes[number] = captured
         return captured
 

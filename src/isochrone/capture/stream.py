@@ -33,13 +33,15 @@ class CapturedVolume:
     """One volume of a session at its primary.
 
     Attributes:
+        captured_from_ns: records of the volume up to here are of an earlier time in the session, with a gap since.
         copier: what is still to be copied; None when nothing is.
         copied_through_ns: time by which every image was captured; 0 while tracks remain.
     """
 
-    __slots__ = ("change_map", "copied_through_ns", "copier", "volume")
+    __slots__ = ("captured_from_ns", "change_map", "copied_through_ns", "copier", "volume")
 
-    def __init__(self, volume: Volume, change_map: ChangeMap) -> None:
+    def __init__(self, volume: Volume, change_map: ChangeMap, captured_from_ns: int) -> None:
+        self.captured_from_ns = captured_from_ns
         self.volume = volume
         self.change_map = change_map
         self.copier: Copier | None = None
@@ -229,8 +231,7 @@ class SessionStream:
             self._send_set([], now_ns)
 
     def _send_set(self, batches: list[RecordBatch], now_ns: int) -> None:
-        # Volumes that have left the session may still stand in the backlog; the mover no longer knows them.
-        wanted = [batch for batch in batches if batch.volume in self.volumes]
+        wanted = [batch for batch in batches if self._is_wanted(batch)]
         headers = b"".join([batch.headers for batch in wanted])
         payload = b"".join([batch.payload for batch in wanted])
         # Only a stream with nothing left unsent may promise more than the records it has sent.
@@ -245,6 +246,14 @@ class SessionStream:
         self.link_pending_bytes += size_bytes
         self.sent_through_ns = through_ns
         self._heartbeat_ns = now_ns
+
+    def _is_wanted(self, batch: RecordBatch) -> bool:
+        """Volumes that have left the session may still stand in the backlog. The mover no longer knows them; if one has
+        come back, its new secondary is copied from the present state, and older records would outlive what was zeroed
+        while nobody captured it.
+        """
+        captured = self.volumes.get(batch.volume)
+        return captured is not None and batch.first_time_ns > captured.captured_from_ns
 
     def send_progress(self, now_ns: int) -> None:
         """Tell the mover how far the copies are: at once when one is complete, else at intervals."""

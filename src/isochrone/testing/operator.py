@@ -1,0 +1,107 @@
+"""The operator of a simulated world: suspends and resumes, adds and removes pairs, at any moment and in any order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isochrone.model.errors import IsochroneError
+from isochrone.model.states import SessionState
+from isochrone.session.document import PairDocument
+from isochrone.session.session import Session
+from isochrone.testing.events import MILLISECOND_NS
+from isochrone.testing.oracle import OracleError
+
+if TYPE_CHECKING:
+    from isochrone.testing.world import World
+
+RETRY_NS = 100 * MILLISECOND_NS
+WATCH_NS = 400 * MILLISECOND_NS
+"""How long a volume that has left is watched before it is deleted."""
+
+
+class Operator:
+    """Gives commands to the session of one world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._rng = world.rng
+        self._events = world.events
+        self._volumes_named = 0
+
+    def _session(self) -> Session | None:
+        return self._world.secondary.session if self._world.secondary.is_up else None
+
+    def do_something(self) -> None:
+        """Whatever comes to mind."""
+        session = self._session()
+        if session is None:
+            return
+        if self._rng.random() < 0.4:
+            self._replace_a_pair(session)
+        elif session.document.state is SessionState.SUSPENDED:
+            self._world.operate(lambda s: s.resume())
+        elif self._rng.random() < 0.3:
+            self._world.operate(lambda s: s.suspend("by the operator"))
+            if self._rng.random() < 0.3:  # on second thoughts
+                self._world.operate(lambda s: s.resume())
+                if self._rng.random() < 0.3:
+                    self._world.operate(lambda s: s.suspend("by the operator after all"))
+
+    def add_later(self, pairs: list[tuple[str, str, str]], delay_ns: int) -> None:
+        """Add pairs to the session, trying again until it is over."""
+
+        def add() -> None:
+            session = self._session()
+            if session is not None and session.document.is_over:
+                return
+            if not self._world.operate(lambda s: s.add_pairs([], pairs)):
+                self._events.after(RETRY_NS, add)
+
+        self._events.after(delay_ns, add)
+
+    # A pair leaves and comes back, to a new volume
+
+    def _replace_a_pair(self, session: Session) -> None:
+        pairs = [pair for pair in session.document.pairs if not pair.removing]
+        if not pairs:
+            return
+        pair = self._rng.choice(pairs)
+        if not self._world.operate(lambda s: s.remove_pairs([pair.secondary_volume])):
+            return
+        self._world.tally.pairs_replaced += 1
+        self._volumes_named += 1
+        node = self._world.primaries[pair.source]
+        name = f"{node.name}-{pair.primary_volume}-{self._volumes_named}"
+        self.add_later(
+            [(node.name, pair.primary_volume, name)], self._rng.choice((1, 20, 150)) * MILLISECOND_NS
+        )
+        self._watch(pair)
+
+    def _watch(self, pair: PairDocument) -> None:
+        """Once the pair has left, nothing may change its volume; then it is deleted."""
+        world, name = self._world, pair.secondary_volume
+
+        def wait() -> None:
+            session = self._session()
+            if session is None or any(p.secondary_volume == name for p in session.document.pairs):
+                if session is None or not session.document.is_over:
+                    self._events.after(RETRY_NS // 5, wait)
+            elif name in world.secondary.pool.volumes:
+                content, life = world.judge.read(name), world.secondary.life
+                self._events.after(WATCH_NS, lambda: look_again(content, life))
+
+        def look_again(content: bytes, life: int) -> None:
+            if world.secondary.life != life:
+                self._events.after(RETRY_NS, wait)  # a power loss may have brought the pair back
+                return
+            if world.judge.read(name) != content:
+                raise OracleError("a volume that has left the session was changed:", [name])
+            world.secondary.guarded(delete)()
+
+        def delete() -> None:
+            try:
+                world.secondary.pool.delete_volume(name)
+            except IsochroneError:
+                world.tally.refused_commands += 1
+
+        wait()
