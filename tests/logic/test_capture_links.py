@@ -354,3 +354,12 @@ def test_words_on_their_way_when_the_session_was_deleted_here_do_not_bring_it_ba
     site.clock.advance(SECOND_NS)
     site.tick()
     assert (site.primary.streams, dict(site.pool.documents)) == ({}, {})
+
+
+def test_a_fence_reaches_volumes_that_a_power_loss_made_the_primary_forget() -> None:
+    site = PrimarySite()
+    site.links.link_opened(1)
+    site.links.link_received(1, hello(epoch=9))
+    site.say(1, Fence(9, 12345, ["a", "gone"]))
+    volume = site.pool.volumes["a"]
+    assert "was recovered at" in site.primary.write_refusal(volume.number)

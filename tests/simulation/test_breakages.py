@@ -21,10 +21,14 @@ from isochrone.mover.mover import Mover
 from isochrone.session import session as session_module
 from isochrone.session.session import Session
 from isochrone.store.allocator import Allocator, TrackNumbers
+from isochrone.testing.endings import run_world
 from isochrone.testing.oracle import OracleError
-from isochrone.testing.world import World
+from isochrone.testing.world import Odds, World
 
-WORLDS_MAX = 60
+WORLDS_MAX = 120
+
+ROUGH = Odds(cut=0.2, stall=0.05, kill=0.2, crash_in_disk=0.1, power=0.3, operator=0.15)
+"""Every other world loses power and processes more often than most, so that rare breakages show soon."""
 
 Patch = pytest.MonkeyPatch
 Breakage = Callable[[Patch], None]
@@ -170,7 +174,7 @@ def fence_without_effect(patch: Patch) -> None:
     patch.setattr(
         links.PrimaryLinks,
         "_handle_fence",
-        lambda _self, stream, fence: stream.send(Fenced(fence.epoch)),
+        lambda _self, _link, stream, fence: stream.send(Fenced(fence.epoch)),
     )
 
 
@@ -181,7 +185,7 @@ def quiesce_without_effect(patch: Patch) -> None:
     patch.setattr(
         links.PrimaryLinks,
         "_handle_quiesce",
-        lambda self, stream: stream.send(Quiesced(self._primary.stamper.promise())),
+        lambda self, _link, stream: stream.send(Quiesced(self._primary.stamper.promise())),
     )
 
 
@@ -208,7 +212,7 @@ def test_breakage_is_caught(breakage: Breakage, monkeypatch: Patch) -> None:
     breakage(monkeypatch)
     for seed in range(WORLDS_MAX):
         try:
-            World(seed).run()
+            run_world(World(seed, ROUGH if seed % 2 else None))
         except (OracleError, IsochroneError):
             return
     pytest.fail(f"{WORLDS_MAX} worlds did not notice: {breakage.__doc__}")

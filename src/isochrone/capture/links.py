@@ -221,6 +221,9 @@ class PrimaryLinks:
     def _handle_fence(self, link: int, stream: SessionStream, fence: Fence) -> None:
         primary = self._primary
         stream.end_incarnation()
+        captured = {volume.volume.name for volume in stream.volumes.values()}
+        forgotten = {name for name in fence.volumes if not self._refuse_volume(name)}
+        primary.set_volumes(stream, dict.fromkeys(sorted(captured | forgotten), True))
         primary.remember(
             stream,
             stream.document.changed(

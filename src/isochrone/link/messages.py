@@ -278,10 +278,16 @@ class Unquiesce:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Mover to primary: the session was recovered at the secondary up to `recovered_ns` under `epoch`; it ends here."""
+    """Mover to primary: the session was recovered at the secondary up to `recovered_ns` under `epoch`; it ends here.
+
+    Attributes:
+        volumes: the session's volumes here, all of which refuse writes from now on. A primary that lost power may
+            have forgotten them.
+    """
 
     epoch: U64
     recovered_ns: U64
+    volumes: Annotated[list[Name], Field(max_length=VOLUMES_PER_SESSION_MAX)] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

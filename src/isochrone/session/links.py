@@ -152,7 +152,8 @@ class SessionLinks:
             self._session.send(source, Forget())
         elif document.is_over:
             if document.state is SessionState.ENDED:
-                self._session.send(source, Fence(document.epoch, document.recovered_ns))
+                volumes = [p.primary_volume for p in document.pairs if p.source == source and p.is_confirmed]
+                self._session.send(source, Fence(document.epoch, document.recovered_ns, volumes))
         else:
             self._session.configure(source)
             self._agree_on_suspension(source, contact, welcome.reason)

@@ -77,7 +77,6 @@ class SecondaryNode(Node):
         if self.session is not None:
             self.session.tick()
             self.journal_seen_ns = max(self.journal_seen_ns, self.session.mover.journal_ns)
-            self.pool.log_write()
             self.act()
 
     def act(self) -> None:
@@ -131,7 +130,6 @@ class SecondaryNode(Node):
 
     def _received(self, source: int, message: Message) -> None:
         self.links.link_received(source, message)
-        self.pool.log_write()
         self.act()
 
     def link_cut(self, source: int, connection: SimConnection, reason: str) -> None:

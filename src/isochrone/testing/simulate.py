@@ -6,6 +6,7 @@ import argparse
 import time
 import traceback
 
+from isochrone.testing.endings import run_world
 from isochrone.testing.oracle import OracleError
 from isochrone.testing.world import World
 
@@ -15,7 +16,7 @@ def run_seed(seed: int, *, verbose: bool) -> bool:
     began = time.perf_counter()
     world = World(seed)
     try:
-        tally = world.run()
+        run_world(world)
     except OracleError as error:
         print(f"seed {seed}: {error}\nrepeat with: make sim SEED={seed}", flush=True)
         return False
@@ -24,7 +25,9 @@ def run_seed(seed: int, *, verbose: bool) -> bool:
         print(f"seed {seed} ended in an error\nrepeat with: make sim SEED={seed}", flush=True)
         return False
     if verbose:
-        print(f"seed {seed}: kept every promise, {time.perf_counter() - began:.2f} s; {tally}", flush=True)
+        print(
+            f"seed {seed}: kept every promise, {time.perf_counter() - began:.2f} s; {world.tally}", flush=True
+        )
     return True
 
 
