@@ -39,6 +39,7 @@ from isochrone.testing.sim_primary import PrimaryNode
 from isochrone.testing.sim_secondary import SecondaryNode
 
 TRACK_SIZE_BYTES: Final = 4096
+CHECKS_AFTER_RESTART: Final = 4
 RUN_NS_MAX: Final = 2 * SECOND_NS
 
 
@@ -270,6 +271,13 @@ class World:
                 lambda: settle_after_restart(self.history, self.judge.oracle, node, node.volume_names)
             )()
         else:
+            self.judge.check_committed_image()
+        # A resync is short here; look while it is at work.
+        for _ in range(CHECKS_AFTER_RESTART):
+            self.events.after(self.rng.randrange(100) * MILLISECOND_NS, self._look)
+
+    def _look(self) -> None:
+        if self.checking:
             self.judge.check_committed_image()
 
     def operate(self, command: Callable[[Session], None]) -> None:
