@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from isochrone.session.document import SourceDocument
 from support.cores import PRIMARY_IDS, Clock, PrimarySite, SecondarySite, Wire, new_document
 from support.store import TRACK
@@ -60,3 +62,29 @@ def test_a_primary_that_ran_ahead_leaves_room_for_the_one_that_was_away() -> Non
     for primary, volume in zip(primaries, ("a1", "a2"), strict=True):
         content = primary.pool.volumes["a"].read(0, 8 * TRACK)
         assert secondary.pool.volumes[volume].read(0, 8 * TRACK) == content
+
+
+def test_what_is_hardened_can_be_recovered_after_a_power_loss() -> None:
+    """A record of one primary counts as hardened only with the promises of the others that reach it."""
+    primaries, secondary, wire = two_primaries()
+    wire.steps(3)
+    mover = secondary.session.mover
+    primaries[0].write("a", 20, 7)
+    for message in primaries[0].tick(wire.links[0]):  # p2 has not promised as much yet
+        secondary.links.link_received(0, message)
+    written_ns = primaries[0].primary.stamper.last_ns
+    secondary.tick()
+    secondary.harden()
+    assert mover.journal_ns < written_ns
+    for message in primaries[1].tick(wire.links[1]):  # now it has: nothing but time has come
+        secondary.links.link_received(1, message)
+    for _ in range(3):
+        secondary.tick()
+        secondary.harden()
+    assert mover.consistency_ns >= written_ns - 10
+    assert secondary.pool.volumes["a1"].read(20 * TRACK, 1) == bytes([7])
+    secondary.disk.power_loss(Random(3))
+    secondary.reopen()
+    secondary.session.recover(drain=False, allow_incomplete=False)
+    secondary.harden()
+    assert secondary.pool.volumes["a1"].read(20 * TRACK, 1) == bytes([7])

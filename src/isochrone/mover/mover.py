@@ -88,6 +88,7 @@ class Mover:
         self._session = session
         self._hardening_ns: int | None = None
         self._unhardened = True
+        self._newest_ns = 0  # no record that was staged has a later time
         self._staged_since_form_bytes = 0
         self._formed_at_ns = 0
         self._idle_logged_at_ns = 0
@@ -102,6 +103,7 @@ class Mover:
         if source not in self.sources:
             state = Source(self._pool.staged_through_ns(self._session, source))
             self.sources[source] = state
+            self._newest_ns = max(self._newest_ns, state.through_ns)
             if state.through_ns and not is_new:
                 self._join(state)
 
@@ -196,6 +198,7 @@ class Mover:
                 self.full_reason = error.message
                 return False
             self._unhardened = True
+            self._newest_ns = max(self._newest_ns, int(received.records["time_ns"][-1]))
             self._staged_since_form_bytes += received.size_bytes
             state.logged_through_ns = received.through_ns
         if state.joined_ns is None:
@@ -224,8 +227,9 @@ class Mover:
             return False
         self._formed_at_ns = now_ns
         form_ns = self.form_ns
-        if not self._unhardened:
-            # Nothing was staged since the last harden: time alone moves on, and is worth a sync only now and then.
+        if not self._unhardened and self._newest_ns <= self.journal_ns:
+            # No record lies between J and F: time alone moves on, and is worth a sync only now and then. A durable record
+            # past J is another matter: it can be recovered only when the promises of all others that reach it are too.
             self.journal_ns = form_ns
             if (
                 now_ns - self._idle_logged_at_ns < self.settings.idle_log_interval_ns
