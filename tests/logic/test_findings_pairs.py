@@ -5,6 +5,8 @@ from __future__ import annotations
 from random import Random
 
 from isochrone.capture.settings import CaptureSettings
+from isochrone.link.messages import Configure
+from isochrone.session.actions import SendMessage
 from support.cores import Clock, PrimarySite, SecondarySite, Wire, images_equal, new_document
 from support.store import TRACK, tags
 
@@ -176,3 +178,12 @@ def test_records_of_a_pair_s_first_life_do_not_reach_its_second() -> None:
     wire.run_until(lambda: pair_of(secondary, "new"))
     wire.steps(3)
     assert tags(secondary.pool, "new", 6) == [2, 2, 2, 0, 0, 0]
+
+
+def test_a_primary_is_told_of_pairs_only_what_a_power_loss_here_cannot_undo() -> None:
+    _, secondary, _ = replicated("a", "b")
+    secondary.session.remove_pairs(["b"])
+    secondary.session.add_pairs([], [("p1", "c", "c")])
+    actions = [action for action in secondary.session.take_actions() if isinstance(action, SendMessage)]
+    assert [type(action.message) for action in actions] == [Configure, Configure]
+    assert all(action.durably for action in actions)

@@ -63,7 +63,7 @@ def test_the_mover_forms_groups_as_the_session_says() -> None:
 
 def test_primaries_are_told_the_policy_and_the_link_stays() -> None:
     actions = Streaming().change(overflow_policy=OverflowPolicy.SUSPEND, pace_delay_ns_max=5)
-    assert actions == [SendMessage(0, Configure(["db"], ["db"], OverflowPolicy.SUSPEND, 5))]
+    assert actions == [SendMessage(0, Configure(["db"], ["db"], OverflowPolicy.SUSPEND, 5), durably=True)]
 
 
 def test_another_compression_is_asked_for_on_a_new_link() -> None:

@@ -131,6 +131,8 @@ class SessionShell:
     def _act(self) -> None:
         for action in self.session.take_actions():
             match action:
+                case SendMessage(source, message, durably=True):
+                    self._spawn(self._send_durably(source, self._connections.get(source), message))
                 case SendMessage(source, message):
                     self._send(source, message)
                 case Harden():
@@ -230,6 +232,14 @@ class SessionShell:
         say = _log.warning if isinstance(reason, ProtocolError) else _log.info
         say("link lost", session=self.session.document.name, peer=connection.peer, reason=text)
         self._guarded(partial(self._links.link_lost, source, text))
+
+    async def _send_durably(self, source: int, connection: Connection | None, message: Message) -> None:
+        try:
+            await self._flush()
+        except PoolReadOnlyError:
+            return  # logged by the syncer
+        if connection is not None and self._connections.get(source) is connection:
+            self._send(source, message)
 
     def _send(self, source: int, message: Message) -> None:
         connection = self._connections.get(source)

@@ -17,10 +17,15 @@ class Dial:
 
 @dataclass(frozen=True, slots=True)
 class SendMessage:
-    """Send `message` to source number `source`."""
+    """Send `message` to source number `source`.
+
+    With `durably`, on the link that is open now, once all that the pool holds now is durable; never, if that fails: what a
+    primary is told of the session's pairs must not be undone here by a power loss.
+    """
 
     source: int
     message: Message
+    durably: bool = False
 
 
 @dataclass(frozen=True, slots=True)

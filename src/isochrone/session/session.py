@@ -238,15 +238,13 @@ class Session:
     def configure(self, source: int) -> None:
         """Tell `source` which of its volumes are in the session."""
         pairs = [pair for pair in self.document.pairs if pair.source == source and not pair.removing]
-        self.send(
-            source,
-            Configure(
-                [pair.primary_volume for pair in pairs],
-                [pair.primary_volume for pair in pairs if pair.is_confirmed],
-                self.document.overflow_policy,
-                self.document.pace_delay_ns_max,
-            ),
+        message = Configure(
+            [pair.primary_volume for pair in pairs],
+            [pair.primary_volume for pair in pairs if pair.is_confirmed],
+            self.document.overflow_policy,
+            self.document.pace_delay_ns_max,
         )
+        self._actions.append(SendMessage(source, message, durably=True))
 
     def suspend_all(self, reason: str) -> None:
         """One primary cannot go on: all stop, so that the image they leave is of one instant."""
