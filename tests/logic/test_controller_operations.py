@@ -59,7 +59,7 @@ class World:
         self.now_ns = 1_000_000_000
         core = Primary(self.pool, self.disk, self.clock, CaptureSettings(), 0)
         self.links = PrimaryLinks(core, ID, "c", TRACK, lambda: "1" * 32, lambda _: "")
-        self.primary = PrimaryShell(core, self.links, on_fatal=self.fatal)
+        self.primary = PrimaryShell(core, self.links, flush=self.flush, on_fatal=self.fatal)
         self.sessions = SessionSet(
             self.pool,
             mover_id=ID,

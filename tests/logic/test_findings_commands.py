@@ -121,7 +121,7 @@ def test_crossing_suspends_and_resumes_end_with_both_sides_of_one_mind() -> None
     session.resume()
     session.suspend("four")
     wire.steps(3)
-    assert session.document.state is SessionState.SUSPENDED
+    assert secondary.session.document.state is SessionState.SUSPENDED
     assert all(not stream.incarnation for stream in primary.primary.streams.values())
 
 

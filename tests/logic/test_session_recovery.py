@@ -216,6 +216,7 @@ def test_a_fence_names_epoch_and_time_and_its_confirmation_closes_the_link() -> 
     sites.wire.links.clear()
     sites.secondary.greet()
     answers = sites.secondary.say(Welcome(sites.primary.identity, "p1", "cc" * 16, 1, 0, False, False))
-    assert answers == [Fence(2, sites.secondary.session.document.recovered_ns, answers[0].volumes)]
+    document = sites.secondary.session.document
+    assert answers == [Fence(2, document.recovered_ns, [pair.primary_volume for pair in document.pairs])]
     sites.secondary.say(Fenced(2))
     assert "fenced under epoch 2" in sites.secondary.session.contacts[0].error

@@ -286,9 +286,7 @@ class SessionLinks:
         )
         if self._session.document.state is SessionState.SUSPENDED:
             # It was suspended again before the primary had answered Resume.
-            self._session.send(
-                source, Suspend(self._session.document.reason or "suspended at the secondary")
-            )
+            self._session.send(source, Suspend(self._session.document.reason or "suspended at the secondary"))
 
     def _handle_forgotten(self, source: int) -> None:
         self._session.close(source, "the session was deleted")

@@ -226,9 +226,7 @@ class Session:
         """Tell `source` what of it is hardened and how much it may send, if that is news."""
         if source not in self.mover.sources:
             return
-        ack = Ack(
-            self.mover.hardened_ns(source), self.mover.window_bytes(source), self.mover.consistency_ns
-        )
+        ack = Ack(self.mover.hardened_ns(source), self.mover.window_bytes(source), self.mover.consistency_ns)
         if ack != self.acks_told.get(source):
             self.acks_told[source] = ack
             self.send(source, ack)
