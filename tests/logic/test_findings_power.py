@@ -8,7 +8,7 @@ import pytest
 
 from isochrone.link.messages import Suspend
 from isochrone.testing.sim_disk import SimDisk, SimulatedCrash, crash_nth
-from support.cores import SESSION_ID, PrimarySite
+from support.cores import SESSION_ID, Clock, PrimarySite, SecondarySite, Wire
 
 
 def suspended_site() -> PrimarySite:
@@ -97,3 +97,33 @@ def test_a_start_that_dies_after_a_power_loss_does_not_make_the_marks_trusted(op
 
 def lose_power(disk: SimDisk, seed: int) -> None:
     disk.power_loss(Random(seed))
+
+
+def test_what_a_resync_has_committed_is_recovered_after_a_power_loss_of_the_secondary() -> None:
+    clock = Clock()
+    primary = PrimarySite(clock)
+    primary.write("a", 0, 1, 2, 3)
+    secondary = SecondarySite(clock)
+    wire = Wire(secondary, primary)
+    wire.run_until(lambda: secondary.session.document.pairs[0].duplex)
+    wire.restart_primary()
+    primary.write("a", 1, 9)
+    wire.run_until(lambda: secondary.session.document.hold_floor_ns is not None)
+    floor_ns = secondary.session.mover.consistency_ns
+    for _ in range(300):
+        wire.secondary.clock.advance(10_000_000)
+        primary.links.link_pending_bytes(wire.links[0], 0)
+        primary.primary.tick()
+        secondary.session.tick()
+        while wire.deliver():
+            pass
+        if secondary.session.mover.consistency_ns > floor_ns:
+            break
+        secondary.harden()
+    else:
+        raise AssertionError("the resync does not end")
+    secondary.disk.power_loss(Random(2))
+    secondary.reopen()
+    secondary.session.recover(drain=False, allow_incomplete=False)
+    secondary.harden()
+    assert secondary.pool.volumes["a"].read(4096, 1) == bytes([9])

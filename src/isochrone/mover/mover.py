@@ -262,6 +262,10 @@ class Mover:
         self._log_through()
         self._begin_harden(self.form_ns)
 
+    def want_harden(self) -> None:
+        """Harden with the next group, also when nothing has come."""
+        self._unhardened = True
+
     @property
     def is_hardening(self) -> bool:
         """Whether a harden is under way."""

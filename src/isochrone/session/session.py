@@ -67,6 +67,8 @@ class Session:
         self._drain_allows_incomplete = False
         self.is_deleting = False
         self._recovery_waits_for_harden = False
+        self._lifted_floor_ns: int | None = None  # of a hold whose end is not durable yet
+        self._lift_is_hardening = False
         self._follow_document()
 
     # Document
@@ -136,6 +138,7 @@ class Session:
             self.mover.stage_waiting()
         if self.document.state is not SessionState.RECOVERY:
             if self.mover.form(now_ns):
+                self._lift_is_hardening = self._lifted_floor_ns is not None
                 self._actions.append(Harden())
             self._commit()
             self._drop_removed_pairs()
@@ -152,6 +155,8 @@ class Session:
         if self.is_forgotten:
             return
         self.mover.hardened()
+        if self._lift_is_hardening:
+            self._lift_is_hardening, self._lifted_floor_ns = False, None
         if self._recovery_waits_for_harden:
             self.continue_recovery()
         elif self.document.state is SessionState.RECOVERY:
@@ -167,7 +172,11 @@ class Session:
 
     def _commit(self) -> None:
         document = self.document
-        self.mover.commit(commit_limit_ns(self.mover.journal_ns, document.hold_floor_ns))
+        lifting = self._lifted_floor_ns is not None
+        floor_ns = self._lifted_floor_ns if lifting else document.hold_floor_ns
+        self.mover.commit(commit_limit_ns(self.mover.journal_ns, floor_ns))
+        if lifting:
+            return
         waiting = [pair for pair in document.pairs if not pair.duplex]
         if document.state is not SessionState.ACTIVE or (not waiting and document.hold_floor_ns is None):
             return
@@ -175,15 +184,19 @@ class Session:
             resyncing = [self.copied_through_ns(pair) for pair in waiting if pair.complete]
             if not copies_are_hardened(self.mover.journal_ns, resyncing):
                 return
-            self.mover.commit(self.mover.journal_ns)
-            document = document.changed(hold_floor_ns=None)
+            # First the end of the hold is made durable, then C moves: were it the other way round, a power loss would bring
+            # back the hold, and a recovery then would lose all that C was said to hold since.
+            self._lifted_floor_ns = document.hold_floor_ns
+            self.mover.want_harden()
+            self.remember(document.changed(hold_floor_ns=None))
+            return
         reached = [
             pair.secondary_volume
             for pair in waiting
             if self.mover.has_interlocked(pair.source)
             and 0 < self.copied_through_ns(pair) <= self.mover.consistency_ns
         ]
-        if reached or document is not self.document:
+        if reached:
             self.remember(transitions.with_duplex(document, reached))
 
     def copied_through_ns(self, pair: PairDocument) -> int:
