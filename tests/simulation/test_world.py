@@ -47,4 +47,6 @@ def test_the_worlds_meet_every_kind_of_trouble() -> None:
     assert sum(tally.image_checks for tally in tallies) > 50
     assert sum(tally.mark_checks for tally in tallies) > 50
     assert sum(tally.resyncs_held for tally in tallies) > 0
+    assert sum(tally.pairs_replaced for tally in tallies) > 0
+    assert sum(tally.device_errors for tally in tallies) > 0
     assert sum(tally.writes for tally in tallies) > 1000

@@ -122,7 +122,7 @@ class Application:
 def settle_after_restart(history: History, oracle: Oracle, node: PrimaryNode, volumes: list[str]) -> None:
     """Judge what a restarted primary holds, then take it down as what applications see from now on."""
     size = node.pool.track_size_bytes
-    power_lost = node.pool.reopened_after_loss
+    power_lost = node.reopened_after_loss
     image: dict[str, list[bytes]] = {}
     torn: list[tuple[str, int]] = []
     held = history.state_at(None)

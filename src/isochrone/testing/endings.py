@@ -187,7 +187,8 @@ class Endings:
     def _check_recovered(self) -> int:
         session = self.world.secondary.session
         assert session is not None
-        self.world.judge.check_volumes(session.document.pairs, session.document.recovered_ns)
+        staying = [pair for pair in session.document.pairs if not pair.removing]
+        self.world.judge.check_volumes(staying, session.document.recovered_ns)
         self.world.tally.image_checks += 1
         if self.world.secondary.pool.staged_count(session.document.number):
             raise OracleError("staged entries are left after recovery:", [self._picture()])
@@ -209,6 +210,9 @@ class Endings:
             if self.world.judge.read(name) != content:
                 raise OracleError("a returning primary changed a recovered volume:", [name])
         for node in self.world.primaries:
+            if self.world.rng.random() < 0.3:  # what it said must hold from then on, whatever happens to it
+                self.world.rng.choice((node.kill, node.lose_power))()
+                self.world.restart(node)
             for name in node.volume_names:
                 if self._is_paired(node, name) and not node.primary.write_refusal(
                     node.pool.volumes[name].number
@@ -219,13 +223,18 @@ class Endings:
         """Return the primary volumes of the session, as the history names them."""
         session = self.world.secondary.session
         pairs = session.document.pairs if session else ()
-        return {volume_key(self.world.primaries[pair.source], pair.primary_volume) for pair in pairs}
+        return {
+            volume_key(self.world.primaries[pair.source], pair.primary_volume)
+            for pair in pairs
+            if not pair.removing
+        }
 
     def _is_paired(self, node: PrimaryNode, name: str) -> bool:
         session = self.world.secondary.session
         return session is not None and any(
             pair.primary_volume == name and self.world.primaries[pair.source] is node and pair.is_confirmed
             for pair in session.document.pairs
+            if not pair.removing
         )
 
     def _all_are_fenced(self) -> bool:

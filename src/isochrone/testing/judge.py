@@ -27,6 +27,8 @@ class Tally:
     resyncs_held: int = 0
     ending: str = ""
     lost_writes: int = 0
+    pairs_replaced: int = 0
+    device_errors: int = 0
 
 
 class Judge:
@@ -53,7 +55,7 @@ class Judge:
         if session is None or not self.secondary.is_up:
             return
         # A pair that is complete but not DUPLEX is in a resync; the hold must keep its image true all the same.
-        complete = [pair for pair in session.document.pairs if pair.complete]
+        complete = [pair for pair in session.document.pairs if pair.complete and not pair.removing]
         if complete:
             self.tally.image_checks += 1
             self.tally.resyncs_held += session.document.hold_floor_ns is not None
@@ -76,14 +78,18 @@ class Judge:
         hardened = self.history.state_at(self.secondary.journal_seen_ns)
         for pair in session.document.pairs:
             node = self.primaries[pair.source]
-            if not (pair.complete and node.is_up) or session.document.is_over:
+            if not (pair.complete and node.is_up) or pair.removing or session.document.is_over:
                 continue
             stream = node.primary.streams.get(session.document.session_id)
-            if stream is None and node.pool.reopened_after_loss:
+            if stream is None and node.reopened_after_loss:
                 continue  # the registration was not flushed; the mover will have everything copied
             if stream is None:
                 raise OracleError("a primary has forgotten the session:", [node.name])
-            captured = next(c for c in stream.volumes.values() if c.volume.name == pair.primary_volume)
+            captured = next(
+                (c for c in stream.volumes.values() if c.volume.name == pair.primary_volume), None
+            )
+            if captured is None:
+                continue  # a power loss has undone the pair's removal here; the mover will have everything copied
             marked = captured.change_map.marked()
             key = volume_key(node, pair.primary_volume)
             self.tally.mark_checks += 1

@@ -26,6 +26,8 @@ class Node:
     Attributes:
         life: number of the process's life; work left over from an earlier one is dropped.
         is_up: whether the process runs.
+        lost_power: since the process last came up; it may have died again while it started.
+        reopened_after_loss: it came up after a power loss.
         on_death: told when a disk operation has killed the process.
     """
 
@@ -36,6 +38,8 @@ class Node:
         self.disk = disk
         self.life = 0
         self.is_up = False
+        self.lost_power = False
+        self.reopened_after_loss = False
         self.pool: Pool
         self.on_death: Callable[[], None] | None = None
         self._flush_waiters: list[Callable[[str], None]] = []
@@ -65,6 +69,9 @@ class Node:
         """Let the cores work."""
         raise NotImplementedError
 
+    def close_cores(self) -> None:
+        """Let the cores make durable what they keep beside the pool."""
+
     def died(self) -> None:
         """The process is gone: drop its links."""
         raise NotImplementedError
@@ -88,10 +95,24 @@ class Node:
             self._die()
             self.disk.kill()
 
+    def stop(self) -> None:
+        """A clean stop: links are closed, then the cores and the pool."""
+
+        def close() -> None:
+            self.died()
+            self.close_cores()
+            self.pool.close()
+            self.is_up = False
+            self.life += 1
+
+        self.guarded(close)()
+        self.disk.kill()
+
     def lose_power(self) -> None:
         """The host loses power."""
         if self.is_up:
             self._die()
+        self.lost_power = True
         self.disk.power_loss(self.rng)
 
     def _die(self) -> None:

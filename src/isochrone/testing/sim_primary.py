@@ -59,6 +59,10 @@ class PrimaryNode(Node):
     def _new_identity(self) -> str:
         return f"{self.rng.getrandbits(128):032x}"
 
+    def close_cores(self) -> None:
+        """Make the marks durable."""
+        self.primary.close()
+
     def died(self) -> None:
         """Every link breaks."""
         for connection in list(self.connections.values()):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 from isochrone.link.messages import Message
+from isochrone.model.errors import IsochroneError
 from isochrone.session.actions import CloseLink, Dial, Harden, SendMessage
 from isochrone.session.document import DOCUMENT_PREFIX, SessionDocument, load_document
 from isochrone.session.links import SessionLinks
@@ -26,6 +27,7 @@ class SecondaryNode(Node):
     Attributes:
         session: the session, once there is one.
         connections: open links by source number.
+        trouble_count: errors of the pool or the device that a step of the core met.
         journal_seen_ns: the newest J of any life: nothing later is surely hardened.
     """
 
@@ -44,6 +46,7 @@ class SecondaryNode(Node):
         self.settings = settings
         self.session: Session | None = None
         self.journal_seen_ns = 0
+        self.trouble_count = 0
         self.links: SessionLinks
         self.connections: dict[int, SimConnection] = {}
         self._dial = dial
@@ -75,9 +78,16 @@ class SecondaryNode(Node):
     def tick_cores(self) -> None:
         """Let the session work; then act."""
         if self.session is not None:
-            self.session.tick()
+            self._trying(self.session.tick)
             self.journal_seen_ns = max(self.journal_seen_ns, self.session.mover.journal_ns)
             self.act()
+
+    def _trying(self, work: Callable[[], None]) -> None:
+        """Run a step of the core; a trouble of the pool or the device is for the log, as in the controller."""
+        try:
+            work()
+        except (IsochroneError, OSError):
+            self.trouble_count += 1
 
     def act(self) -> None:
         """Carry out what the session wants."""
@@ -86,9 +96,11 @@ class SecondaryNode(Node):
             return
         for action in session.take_actions():
             match action:
-                case SendMessage(source, message):
+                case SendMessage(source, message, durably):
                     connection = self.connections.get(source)
-                    if connection is not None and connection.is_open:
+                    if connection is not None and durably:
+                        self.flush(self._sender(connection, message))
+                    elif connection is not None and connection.is_open:
                         connection.to_primary.send(message)
                 case CloseLink(source, reason):
                     connection = self.connections.pop(source, None)
@@ -98,6 +110,13 @@ class SecondaryNode(Node):
                     self.after(self.rng.randrange(1, 5 * MILLISECOND_NS), self._dialler(source, address))
                 case Harden():
                     self.flush(self._hardened)
+
+    def _sender(self, connection: SimConnection, message: Message) -> Callable[[str], None]:
+        def send(error: str) -> None:
+            if not error and connection.is_open:
+                connection.to_primary.send(message)
+
+        return send
 
     def _hardened(self, error: str) -> None:
         if self.session is None:
@@ -129,7 +148,7 @@ class SecondaryNode(Node):
             self.guarded(lambda: self._received(source, message))()
 
     def _received(self, source: int, message: Message) -> None:
-        self.links.link_received(source, message)
+        self._trying(lambda: self.links.link_received(source, message))
         self.act()
 
     def link_cut(self, source: int, connection: SimConnection, reason: str) -> None:

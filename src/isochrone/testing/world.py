@@ -14,6 +14,7 @@ the shells (virtual time, network, syncs in steps) and the operator, and asks th
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -21,20 +22,22 @@ from typing import Final
 
 from isochrone.capture.settings import CaptureSettings
 from isochrone.model.choices import Compression, OverflowPolicy
-from isochrone.model.errors import ConflictError
+from isochrone.model.errors import RefusedError
 from isochrone.model.states import SessionState
 from isochrone.session.document import SessionDocument, SourceDocument
 from isochrone.session.session import Session
 from isochrone.session.settings import SessionSettings
 from isochrone.session.transitions import with_pairs_added
 from isochrone.store.pool import Pool
+from isochrone.store.superblock import TRACKS_NAME
 from isochrone.testing.application import Application, settle_after_restart, volume_key
 from isochrone.testing.events import MILLISECOND_NS, SECOND_NS, Events
 from isochrone.testing.history import History
 from isochrone.testing.judge import Judge, Tally
 from isochrone.testing.network import SimConnection
 from isochrone.testing.node import Node
-from isochrone.testing.sim_disk import SimDisk, crash_nth
+from isochrone.testing.operator import Operator
+from isochrone.testing.sim_disk import SimDisk, crash_nth, fail_nth
 from isochrone.testing.sim_primary import PrimaryNode
 from isochrone.testing.sim_secondary import SecondaryNode
 
@@ -52,7 +55,9 @@ class Odds:
     kill: float = 0.15
     crash_in_disk: float = 0.15
     power: float = 0.1
-    operator: float = 0.15
+    operator: float = 0.2
+    stop: float = 0.06
+    device: float = 0.06
     corruption: float = 0.0
 
 
@@ -87,13 +92,14 @@ class World:
         self.primaries = [self._make_primary(number) for number in range(self.rng.choice((1, 2, 2, 3)))]
         self.secondary = self._make_secondary()
         self.judge = Judge(self.history, self.tally, self.primaries, self.secondary, self.volume_tracks)
+        self.operator = Operator(self)
         self.faults_on = True
         self.checking = True
 
     def _draw_odds(self) -> Odds:
         rng = self.rng
         if rng.random() < 0.15:
-            return Odds(cut=0, stall=0, kill=0, crash_in_disk=0, power=0, operator=0)
+            return Odds(cut=0, stall=0, kill=0, crash_in_disk=0, power=0, operator=0, stop=0, device=0)
         return Odds(corruption=rng.choice((0.0, 0.0, 0.002)), power=rng.choice((0.0, 0.1)))
 
     def _make_primary(self, number: int) -> PrimaryNode:
@@ -185,15 +191,8 @@ class World:
         pairs = [(n.name, v, secondary_name(n, v)) for n in self.primaries for v in n.volume_names]
         later = self.rng.random() < 0.3 and len(pairs) > 1
         if later:
-            extra = [pairs.pop()]
-            self.events.after(self.rng.randrange(SECOND_NS), lambda: self._add_pairs(extra))
+            self.operator.add_later([pairs.pop()], self.rng.randrange(SECOND_NS))
         return with_pairs_added(document, sources, pairs)
-
-    def _add_pairs(self, pairs: list[tuple[str, str, str]]) -> None:
-        """The operator adds a pair to the running session."""
-        self.operate(lambda session: session.add_pairs([], pairs))
-        if not self.secondary.is_up:
-            self.events.after(100 * MILLISECOND_NS, lambda: self._add_pairs(pairs))
 
     # Faults
 
@@ -213,7 +212,9 @@ class World:
             (odds.kill, lambda: self.crash(node, node.kill)),
             (odds.power, lambda: self.crash(node, node.lose_power)),
             (odds.crash_in_disk, lambda: self._crash_in_disk(node)),
-            (odds.operator, self._operator),
+            (odds.operator, self.operator.do_something),
+            (odds.stop, lambda: self._stop_cleanly(node)),
+            (odds.device, lambda: self._fail_the_device(node)),
         ]
         chance = rng.random()
         for odd, fault in kinds:
@@ -248,7 +249,22 @@ class World:
         """Die at a disk operation to come, in the middle of whatever it belongs to."""
         if node.is_up:
             node.on_death = lambda: self._came_down(node)
-            node.disk.hook = crash_nth(node.disk.operation_count + self.rng.randrange(1, 60))
+            node.disk.hook = crash_nth(self.rng.randrange(1, 60))
+
+    def _stop_cleanly(self, node: PrimaryNode | SecondaryNode) -> None:
+        """The controller is stopped well; the power may go a moment later."""
+        if node.is_up:
+            node.stop()
+            if self.rng.random() < 0.5:
+                node.lose_power()
+            self._came_down(node)
+
+    def _fail_the_device(self, node: PrimaryNode | SecondaryNode) -> None:
+        """The device reports an error once: where the secondary stages, or where a copier reads."""
+        if node.is_up and node.disk.hook is None:
+            kind = "read" if isinstance(node, PrimaryNode) else "write"
+            node.disk.hook = fail_nth(self.rng.randrange(1, 5), errno.EIO, kind=kind, name=TRACKS_NAME)
+            self.tally.device_errors += 1
 
     def _came_down(self, node: PrimaryNode | SecondaryNode) -> None:
         node.disk.hook = None
@@ -260,18 +276,20 @@ class World:
         """Start a node that is down, perhaps to die again; judge what it holds."""
         if node.is_up or node in self.dead:
             return
-        if self.faults_on and self.rng.random() < 0.1:
+        if self.faults_on and self.rng.random() < 0.15:
             node.on_death = lambda: self._came_down(node)
-            node.disk.hook = crash_nth(node.disk.operation_count + self.rng.randrange(1, 30))
+            node.disk.hook = crash_nth(self.rng.randrange(1, 60))
         node.start()
         if node.has_died():
             return
+        node.reopened_after_loss = node.lost_power
         if isinstance(node, PrimaryNode):
             node.guarded(
                 lambda: settle_after_restart(self.history, self.judge.oracle, node, node.volume_names)
             )()
         else:
             self.judge.check_committed_image()
+        self._came_up(node)
         # A resync is short here; look while it is at work.
         for _ in range(CHECKS_AFTER_RESTART):
             self.events.after(self.rng.randrange(100) * MILLISECOND_NS, self._look)
@@ -280,29 +298,29 @@ class World:
         if self.checking:
             self.judge.check_committed_image()
 
-    def operate(self, command: Callable[[Session], None]) -> None:
-        """Give the session a command as an operator would; what is refused is refused."""
+    @staticmethod
+    def _came_up(node: PrimaryNode | SecondaryNode) -> None:
+        if node.is_up:
+            node.lost_power = False
+
+    def operate(self, command: Callable[[Session], None]) -> bool:
+        """Give the session a command as an operator would; returns whether it was accepted."""
         session = self.secondary.session
         if not self.secondary.is_up or session is None:
-            return
+            return False
+        accepted = False
 
         def run() -> None:
+            nonlocal accepted
             try:
                 command(session)
-            except ConflictError:
+                accepted = True
+            except RefusedError:
                 self.tally.refused_commands += 1
             self.secondary.act()
 
         self.secondary.guarded(run)()
-
-    def _operator(self) -> None:
-        session = self.secondary.session
-        if session is None or not self.secondary.is_up:
-            return
-        if session.document.state is SessionState.SUSPENDED:
-            self.operate(lambda s: s.resume())
-        elif self.rng.random() < 0.3:
-            self.operate(lambda s: s.suspend("by the operator"))
+        return accepted
 
     # Checks
 
