@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.processes import pause, unpause
+from isochrone.store.superblock import TRACKS_NAME
 from isochrone.testing.processes import ControllerProcess, wait_until
 
 VOLUME_COUNT: Final = 4
 """Of nbdkit and qemu-nbd."""
 POOL_SPARE_BYTES: Final = 512 << 20
 """Room in a pool beyond its volumes, for tracks that are staged or wait to be freed."""
+WRITE_BYTES: Final = 1 << 20
 SESSION: Final = "bench"
 READY_S_MAX: Final = 30.0
 DUPLEX_S_MAX: Final = 180.0
@@ -122,7 +124,7 @@ def isochrone(
                 place / f"east-{number}", f"east-{number}", runtime_dir=place / "run", pool_size=pool_size
             )
             primaries.append(stack.enter_context(controller))
-            controller.start()
+            _start_on_written_pool(controller)
         volumes = [(primaries[n * primary_count // volume_count], f"v{n}") for n in range(volume_count)]
         for controller, volume in volumes:
             controller.command("volume", "create", volume, str(volume_size_bytes))
@@ -133,7 +135,7 @@ def isochrone(
                     place / "west", "west", runtime_dir=place / "run", pool_size=mover_pool_size
                 )
             )
-            mover.start()
+            _start_on_written_pool(mover)
             words = ["session", "create", SESSION]
             for primary in primaries:
                 words += ["--primary", f"{primary.name}={primary.link_address}"]
@@ -164,8 +166,30 @@ def _running(commands: Sequence[Sequence[str]], sockets: Sequence[Path]) -> Iter
 
 
 def _make_file(path: Path, size_bytes: int) -> None:
+    """Make a backing file of which every byte has been written once.
+
+    The first write to a page of memory costs twenty times a later one on a virtual machine whose host gives memory
+    out as it is touched; that is nothing of a server's.
+    """
     with path.open("wb") as file:
         file.truncate(size_bytes)
+    _write_once(path)
+
+
+def _write_once(path: Path) -> None:
+    zeros = bytes(WRITE_BYTES)
+    left_bytes = path.stat().st_size
+    with path.open("r+b", buffering=0) as file:
+        while left_bytes:
+            left_bytes -= file.write(zeros[:left_bytes])
+
+
+def _start_on_written_pool(controller: ControllerProcess) -> None:
+    """Start a controller on a new pool whose tracks have been written once, as every other server's files have."""
+    controller.start()  # makes the pool
+    controller.stop()
+    _write_once(controller.folder / "pool" / TRACKS_NAME)
+    controller.start()
 
 
 def describe_versions() -> dict[str, str]:

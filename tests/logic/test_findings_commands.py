@@ -103,7 +103,8 @@ def test_a_primary_that_is_asked_to_resume_and_says_nothing_is_called_anew() -> 
     assert secondary.session.contacts[0].state is ContactState.STREAMING
     assert [type(m) for m in secondary.take()] == [Resume]  # lost on the way
     secondary.tick(SessionSettings().silence_ns_max)
-    assert secondary.session.contacts[0].state is not ContactState.STREAMING
+    contact = secondary.session.contacts[0]
+    assert contact.state is not ContactState.STREAMING
     assert primary.primary.streams
 
 
