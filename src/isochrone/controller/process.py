@@ -94,6 +94,7 @@ class Controller:
             ServerSettings(
                 connections_max=settings.nbd.connections_max,
                 large_request_bytes_max=settings.nbd.receive_budget,
+                poll_ns_max=settings.nbd.poll_us_max * 1000,
             ),
         )
 

@@ -55,6 +55,7 @@ POOL_SIZE_MIN_BYTES: Final = MIB
 
 _LISTEN: Final = '"unix:/path" or "tcp:HOST:PORT", or a list of them'
 _CONNECTIONS: Final = f"a number from 1 to {CONNECTIONS_MAX}"
+_POLL: Final = "microseconds from 0 (never poll) to 1000"
 _FOLDER: Final = "folder of the settings file"
 """Key of the validation context."""
 
@@ -201,6 +202,7 @@ class NbdSection(_Section):
         ge=RECEIVE_BUDGET_MIN_BYTES,
         description="the memory for requests of all connections, at least 34MiB, as in 256MiB",
     )
+    poll_us_max: int = Field(default=50, ge=0, le=1000, description=_POLL)
 
 
 class LinkSection(_Section):

@@ -35,6 +35,7 @@ from isochrone.nbd.execution import ConnectionCounters, Executor, LongZero
 from isochrone.nbd.export import Exports
 from isochrone.nbd.flushing import Flushed, FlushQueue
 from isochrone.nbd.handshake import Agreement
+from isochrone.nbd.polling import BusyPoller
 from isochrone.nbd.receive import RECEIVE_BUFFER_BYTES, ReceiveBuffer
 from isochrone.nbd.requests import Batch, RequestParser
 
@@ -62,6 +63,11 @@ class ConnectionOwner(Protocol):
         """Memory for large requests."""
         ...
 
+    @property
+    def poller(self) -> BusyPoller:
+        """Keeps the event loop awake between requests."""
+        ...
+
     def memory_is_short(self) -> None:
         """Called before a connection waits for memory: others give up what they only keep."""
         ...
@@ -78,6 +84,7 @@ class Connection(asyncio.BufferedProtocol):
         self, owner: ConnectionOwner, transport: asyncio.Transport, agreement: Agreement, peer: str
     ) -> None:
         self._owner = owner
+        self._poller = owner.poller
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._export = agreement.export
@@ -321,6 +328,7 @@ class Connection(asyncio.BufferedProtocol):
         """Act on `batch`, send the replies that may leave, arrange for the others."""
         if not batch.requests and not batch.refusals:
             return
+        self._poller.requests_came()
         outcome = self._executor.act(batch)
         parts = outcome.parts
         if outcome.written:
@@ -330,6 +338,7 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 parts.append(replies.successes(outcome.written))
         self._send(parts)
+        self._poller.replies_left()
         if outcome.flushes or outcome.durable:
             self._flush(Flushed(outcome.flushes, outcome.durable, time.monotonic_ns() + outcome.hold_ns))
         for zero in outcome.long_zeroes:

@@ -22,6 +22,7 @@ from isochrone.nbd.constants import REPLY_BYTES_PER_BATCH
 from isochrone.nbd.execution import ConnectionCounters
 from isochrone.nbd.export import Exports
 from isochrone.nbd.negotiation import Negotiation
+from isochrone.nbd.polling import POLL_NS_MAX_DEFAULT, BusyPoller
 from isochrone.nbd.receive import RECEIVE_BUFFER_BYTES, RECEIVE_BUFFER_BYTES_MAX
 
 LISTEN_BACKLOG: Final = 128
@@ -38,10 +39,12 @@ class ServerSettings:
 
     `connections_max`: clients at a time, also those still negotiating. `large_request_bytes_max`: memory for
     requests that exceed what every connection has, over all connections; at least one largest request.
+    `poll_ns_max`: how long the event loop stays awake for the next request of a busy client; 0 = never.
     """
 
     connections_max: int = 128
     large_request_bytes_max: int = 256 << 20
+    poll_ns_max: int = POLL_NS_MAX_DEFAULT
 
     def __post_init__(self) -> None:
         if self.connections_max < 1:
@@ -82,6 +85,14 @@ class NbdServer:
         self._negotiations: set[Negotiation] = set()
         self._connections: set[Connection] = set()
         self._hold_timer: asyncio.TimerHandle | None = None
+        self._poller: BusyPoller | None = None
+
+    @property
+    def poller(self) -> BusyPoller:
+        """Keeps the event loop awake between the requests of a busy client."""
+        if self._poller is None:
+            self._poller = BusyPoller(asyncio.get_running_loop(), self.settings.poll_ns_max)
+        return self._poller
 
     @property
     def exports(self) -> Exports:
