@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from isochrone.link.messages import Forget, Forgotten
+from isochrone.model.states import SessionState
 from isochrone.session.contact import ContactState
 from support.cores import PRIMARY_IDS, SECOND_NS, Clock, PrimarySite, SecondarySite, Wire, new_document
 from support.store import tags
@@ -127,3 +128,19 @@ def test_forgotten_counts_once_also_when_it_is_said_twice() -> None:
     assert not sites.is_forgotten
     sites.secondary.say(Forgotten(), 1)
     assert sites.is_forgotten
+
+
+def test_deleting_a_recovered_session_fences_a_late_primary_before_it_is_forgotten() -> None:
+    """Never half: whether the primary came back just before the deletion or just after, it ends refusing writes."""
+    sites = Sites()
+    sites.lose(1)
+    session = sites.secondary.session
+    session.recover(drain=False, allow_incomplete=False)
+    sites.wire.run_until(lambda: session.document.state is SessionState.ENDED)
+    session.delete(force=False)
+    sites.wire.steps(20)
+    assert not sites.is_forgotten
+    sites.wire.refuses.clear()
+    sites.wire.run_until(lambda: sites.is_forgotten)
+    assert sites.captured() == [1, 1]
+    assert all(primary.primary.write_refusal(1) for primary in sites.primaries)

@@ -119,6 +119,7 @@ class SessionLinks:
         elif isinstance(message, Fenced):
             self._session.remember(self._session.document.with_source(source, fenced=True))
             self._session.close(source, f"fenced under epoch {message.epoch}")
+            self._session.finish_delete_if_done()
         elif isinstance(message, Forgotten):
             self._handle_forgotten(source)
         else:
@@ -148,7 +149,7 @@ class SessionLinks:
                 document, source, welcome.incarnation, self._session.mover.form_ns
             )
         self._session.remember(document)
-        if self._session.is_deleting:
+        if document.state is not SessionState.ENDED and self._session.is_deleting:
             self._session.send(source, Forget())
         elif document.is_over:
             if document.state is SessionState.ENDED:

@@ -423,12 +423,13 @@ class Session:
     def delete(self, *, force: bool) -> None:
         """Forget the session here and at its primaries; secondaries keep what was committed.
 
-        With `force`, primaries that cannot be reached are not waited for (they go on marking until the session is
-        deleted there too). `is_forgotten` tells when it is done.
+        Primaries of a session that has ENDED are fenced first and then keep refusing writes until the session is
+        deleted there too: what they hold is no longer the truth. With `force`, primaries that cannot be reached are not
+        waited for (they go on marking). `is_forgotten` tells when it is done.
         """
         self.is_deleting = True
         for source, contact in self.contacts.items():
-            if contact.is_welcomed and not self.document.sources[source].fenced:
+            if contact.is_welcomed and self.document.state is not SessionState.ENDED:
                 self.send(source, Forget())
         if force:
             self._forget()
