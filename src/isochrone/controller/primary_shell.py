@@ -37,7 +37,7 @@ TICK_INTERVAL_S: Final = 0.002
 """Between two ticks while sessions are captured: what heartbeats and small writes add to the lag."""
 IDLE_TICK_INTERVAL_S: Final = 0.05
 """The same while there is no session."""
-SEND_EARLY_BYTES: Final = 256 << 10
+SEND_EARLY_BYTES: Final = 1 << 20
 """Captured bytes that are sent without waiting for the timer."""
 
 _log = structlog.get_logger(__name__)
