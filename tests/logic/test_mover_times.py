@@ -306,3 +306,15 @@ def test_a_device_that_refuses_a_record_set_leaves_the_times_where_they_were() -
     with pytest.raises(OSError, match="simulated"):
         mover.receive(0, data(100, 0, 1))
     assert (mover.form_ns, mover.sources[0].through_ns) == (50, 50)
+
+
+def test_a_primary_with_a_complete_pair_counts_though_a_restart_forgot_its_promises() -> None:
+    """Else C would run past its writes while its pair is called complete (promise 1)."""
+    _, pool = new_pool(SimDisk(seed=1))
+    mover = Mover(pool, 1, IDLE_LOG)
+    mover.add_source(0, is_complete=True)
+    mover.add_source(1, is_complete=True)
+    mover.receive(0, heartbeat(500))
+    assert mover.form_ns == 0
+    mover.receive(1, heartbeat(300))
+    assert mover.form_ns == 300

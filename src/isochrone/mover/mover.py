@@ -96,15 +96,16 @@ class Mover:
 
     # Sources
 
-    def add_source(self, source: int, *, is_new: bool = False) -> None:
+    def add_source(self, source: int, *, is_new: bool = False, is_complete: bool = False) -> None:
         """Begin to count primary `source` into F: from its first promise on when it `is_new`, also to have left before
-        and to come back; else from the last one that was staged.
+        and to come back; else from the last one that was staged. One with a pair that `is_complete` counts always:
+        a restart may have forgotten its promises, if none came with records, and F waits for the next.
         """
         if source not in self.sources:
             state = Source(self._pool.staged_through_ns(self._session, source))
             self.sources[source] = state
             self._newest_ns = max(self._newest_ns, state.through_ns)
-            if state.through_ns and not is_new:
+            if is_complete or (state.through_ns and not is_new):
                 self._join(state)
 
     def _join(self, state: Source) -> None:

@@ -93,8 +93,9 @@ class Session:
                 self.contacts[source] = Contact(self.settings, self._jitter, now_ns)
         in_use = self.document.sources_in_use
         known = {pair.source for pair in self.document.pairs if pair.is_confirmed}
+        complete = {pair.source for pair in self.document.pairs if pair.complete}
         for source in in_use:
-            self.mover.add_source(source, is_new=source not in known)
+            self.mover.add_source(source, is_new=source not in known, is_complete=source in complete)
         for source in set(self.mover.sources) - in_use:
             self.mover.remove_source(source)
 
