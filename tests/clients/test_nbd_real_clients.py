@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from isochrone.nbd.constants import REQUEST_LENGTH_MAX
+from support.images import write_image
 from support.nbd_memory import MemoryExport, RunningServer, running_server
 from support.programs import ProgramError, run, run_json
 
@@ -40,17 +41,13 @@ def running(tmp_path: Path, export: MemoryExport) -> Iterator[RunningServer]:
 def image(tmp_path: Path) -> Path:
     """A file of SIZE_BYTES with data and holes."""
     path = tmp_path / "image"
-    numbers = random.Random(20)
-    with path.open("wb") as file:
-        file.truncate(SIZE_BYTES)
-        for start, length in (
-            (0, 3 * MIB + 17),
-            (9 * MIB, 4096),
-            (20 * MIB + 4096, 5 * MIB),
-            (31 * MIB, MIB),
-        ):
-            file.seek(start)
-            file.write(numbers.randbytes(length))
+    extents = (
+        (0, 3 * MIB + 17),
+        (9 * MIB, 4096),
+        (20 * MIB + 4096, 5 * MIB),
+        (31 * MIB, MIB),
+    )
+    write_image(path, SIZE_BYTES, extents)
     return path
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from isochrone.testing.processes import ControllerProcess
+from support.images import write_image
 from support.programs import run, run_json
 from support.site import running_site
 
@@ -43,17 +43,13 @@ def uri(controller: ControllerProcess) -> str:
 def image(tmp_path: Path) -> Path:
     """A file of SIZE_BYTES with data, holes and a ragged end of data."""
     path = tmp_path / "image"
-    numbers = random.Random(20)
-    with path.open("wb") as file:
-        file.truncate(SIZE_BYTES)
-        for start, length in (
-            (0, 3 * MIB + 17),
-            (9 * MIB, 4096),
-            (20 * MIB + 4096, 11 * MIB),
-            (63 * MIB, MIB),
-        ):
-            file.seek(start)
-            file.write(numbers.randbytes(length))
+    extents = (
+        (0, 3 * MIB + 17),
+        (9 * MIB, 4096),
+        (20 * MIB + 4096, 11 * MIB),
+        (63 * MIB, MIB),
+    )
+    write_image(path, SIZE_BYTES, extents)
     return path
 
 

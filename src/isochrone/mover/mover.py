@@ -228,16 +228,15 @@ class Mover:
             return False
         self._formed_at_ns = now_ns
         form_ns = self.form_ns
-        if not self._unhardened and self._newest_ns <= self.journal_ns:
-            # No record lies between J and F: time alone moves on, and is worth a sync only now and then. A durable record
-            # past J is another matter: it can be recovered only when the promises of all others that reach it are too.
+        # With no record between J and F, time alone moves on, and is worth a sync only now and then. A durable record past J
+        # is another matter: it can be recovered only when the promises of all others that reach it are too.
+        is_idle = not self._unhardened and self._newest_ns <= self.journal_ns
+        if is_idle:
             self.journal_ns = form_ns
-            if (
-                now_ns - self._idle_logged_at_ns < self.settings.idle_log_interval_ns
-                or not self._log_through()
-            ):
+            if now_ns - self._idle_logged_at_ns < self.settings.idle_log_interval_ns:
                 return False
-        self._log_through()
+        if not self._log_through() and is_idle:
+            return False
         self._idle_logged_at_ns = now_ns
         self._begin_harden(form_ns)
         return True
