@@ -29,6 +29,7 @@ from isochrone.link.messages import (
     Welcome,
 )
 from isochrone.model.choices import OverflowPolicy
+from isochrone.model.policy import SessionPolicy
 from support.cores import PRIMARY_IDS, SECOND_NS, SESSION_ID, WINDOW_OPEN, PrimarySite, hello
 from support.store import TRACK
 
@@ -36,7 +37,7 @@ OTHER_ID = "5f" * 16
 
 
 def configure(*volumes: str) -> Configure:
-    return Configure(list(volumes), [], OverflowPolicy.PACE, 0)
+    return Configure(1, list(volumes), [], SessionPolicy())
 
 
 def refusal(messages: list[Message]) -> Refused:
@@ -70,7 +71,7 @@ AFTER_HELLO: list[Message] = [
 ]
 FROM_A_PRIMARY: list[Message] = [
     Welcome(PRIMARY_IDS[0], "p", OTHER_ID, 1, 0, True, False),
-    Configured([]),
+    Configured(1, []),
     RecordSet(1, 0, b"", b""),
     CopyProgress([]),
     Suspended("x", 0),
@@ -232,7 +233,9 @@ def test_configured_names_every_volume_with_number_size_and_what_is_to_be_copied
 def test_configure_sets_the_policy_that_paces_writes() -> None:
     site = PrimarySite()
     stream = site.open_stream(policy=OverflowPolicy.SUSPEND, pace_delay_ns_max=7)
-    assert (stream.document.overflow_policy, stream.document.pace_delay_ns_max) == (OverflowPolicy.SUSPEND, 7)
+    assert stream.document.policy == SessionPolicy(
+        overflow_policy=OverflowPolicy.SUSPEND, pace_delay_ns_max=7
+    )
 
 
 def test_suspend_stops_the_stream_keeps_marks_and_answers_with_the_last_promise() -> None:
@@ -315,7 +318,7 @@ def test_an_ended_session_answers_configure_and_resume_without_beginning_again()
     site = PrimarySite()
     stream = site.open_stream()
     site.say(1, Fence(9, 1))
-    assert site.say(1, configure("a")) == [Configured([], [])]
+    assert site.say(1, configure("a")) == [Configured(1, [], [])]
     assert site.say(1, Resume()) == []
     assert site.sets(ticks=3) == []
     assert (stream.state, list(stream.volumes)) == (CaptureState.ENDED, [1])

@@ -19,6 +19,7 @@ from isochrone.model.errors import (
     PoolFullError,
     PoolReadOnlyError,
 )
+from isochrone.model.policy import SessionPolicy
 from isochrone.testing.sim_disk import Operation, SimulatedCrash, crash_nth, fail_nth
 from support.cores import MILLISECOND_NS, SECOND_NS, SESSION_ID, PrimarySite, hello
 from support.store import TRACK, run, tags, tracks
@@ -411,7 +412,7 @@ def test_a_volume_is_captured_from_its_configuration_on_and_no_longer_once_it_le
     site = PrimarySite(volumes={"a": 4, "b": 4})
     stream = site.open_stream(["a"])
     assert site.primary.sessions_of_volume(2) == []
-    site.say(1, Configure(["b"], [], OverflowPolicy.PACE, 0))
+    site.say(1, Configure(1, ["b"], [], SessionPolicy()))
     assert (list(stream.volumes), site.primary.sessions_of_volume(2)) == ([2], ["s"])
     site.write("a", 0, 1)
     assert site.primary.side_file.used_bytes == 0

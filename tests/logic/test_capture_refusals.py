@@ -15,7 +15,8 @@ from isochrone.link.messages import (
     Configured,
     Hello,
 )
-from isochrone.model.choices import Compression, OverflowPolicy
+from isochrone.model.choices import Compression
+from isochrone.model.policy import SessionPolicy
 from support.store import TRACK, new_pool
 
 ID = "0" * 32
@@ -44,7 +45,7 @@ class World:
         self.links.link_received(1, hello)
 
     def configure(self, *names: str) -> Configured:
-        self.links.link_received(1, Configure(list(names), [], OverflowPolicy.PACE, 0))
+        self.links.link_received(1, Configure(1, list(names), [], SessionPolicy()))
         (answer,) = (
             action.message
             for action in self.primary.take_actions()

@@ -28,8 +28,9 @@ from isochrone.controller.operations import ControllerOperations
 from isochrone.controller.primary_shell import PrimaryShell
 from isochrone.controller.session_set import SessionSet
 from isochrone.link.messages import PROTOCOL_VERSION, Configure, Hello
-from isochrone.model.choices import Compression, OverflowPolicy
+from isochrone.model.choices import Compression
 from isochrone.model.errors import ConflictError, IsochroneError
+from isochrone.model.policy import SessionPolicy
 from isochrone.session.document import SessionDocument, load_document
 from isochrone.store.pool import Pool
 from isochrone.testing.sim_disk import SimDisk
@@ -106,7 +107,7 @@ class World:
         self.links.link_opened(1)
         hello = Hello(PROTOCOL_VERSION, "3" * 32, "far", 1, "4" * 32, "m", TRACK, Compression.OFF, "", 0)
         self.links.link_received(1, hello)
-        self.links.link_received(1, Configure([volume], [], OverflowPolicy.PACE, 0))
+        self.links.link_received(1, Configure(1, [volume], [], SessionPolicy()))
 
 
 Step = Callable[[World], Awaitable[Any]]

@@ -20,7 +20,7 @@ from isochrone.link.messages import (
     RefusalCode,
     Refused,
 )
-from isochrone.model.choices import OverflowPolicy
+from isochrone.model.policy import SessionPolicy
 from isochrone.testing.sim_disk import fail_nth
 from support.cores import SESSION_ID, PrimarySite, hello
 
@@ -54,11 +54,11 @@ def test_a_volume_whose_change_map_finds_no_room_is_refused_and_the_others_go_on
     site = PrimarySite(volumes={"a": 16, "b": 16})
     site.open_stream(("a",))
     site.disk.hook = fail_nth(1, errno.ENOSPC, kind="allocate")
-    (answer,) = site.say(1, Configure(["a", "b"], [], OverflowPolicy.PACE, 0))
+    (answer,) = site.say(1, Configure(1, ["a", "b"], [], SessionPolicy()))
     assert isinstance(answer, Configured)
     assert [info.name for info in answer.volumes] == ["a"]
     assert [refusal.name for refusal in answer.refused] == ["b"]
-    (answer,) = site.say(1, Configure(["a", "b"], ["a"], OverflowPolicy.PACE, 0))
+    (answer,) = site.say(1, Configure(1, ["a", "b"], ["a"], SessionPolicy()))
     assert isinstance(answer, Configured)
     assert [info.name for info in answer.volumes] == ["a", "b"]
 
@@ -67,7 +67,7 @@ def test_a_message_that_the_device_fails_is_answered_not_raised() -> None:
     site = PrimarySite(volumes={"a": 16, "b": 16})
     site.open_stream(("a", "b"))
     site.disk.hook = fail_nth(1, kind="remove")
-    (answer,) = site.say(1, Configure(["a"], ["a"], OverflowPolicy.PACE, 0))
+    (answer,) = site.say(1, Configure(1, ["a"], ["a"], SessionPolicy()))
     assert isinstance(answer, Refused)
     assert answer.code is RefusalCode.BUSY
 

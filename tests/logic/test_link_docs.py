@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 import re
 from enum import StrEnum
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from isochrone.link.codec import CONTROL_TYPES
 from isochrone.link.frame import FRAME_HEADER_BYTES, LIMITS, PREAMBLE_BYTES, MessageType, PayloadCoding
@@ -18,6 +19,7 @@ from isochrone.link.messages import (
     VolumeRefusal,
 )
 from isochrone.model.choices import Compression, OverflowPolicy
+from isochrone.model.policy import SessionPolicy
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = "".join(path.read_text() for path in sorted(DOCS.glob("formats*.md")))
@@ -50,11 +52,14 @@ def test_every_payload_coding_is_described() -> None:
     )
 
 
-@pytest.mark.parametrize("part", [*CONTROL_TYPES.values(), VolumeInfo, VolumeRefusal, VolumeCopy])
+@pytest.mark.parametrize(
+    "part", [*CONTROL_TYPES.values(), VolumeInfo, VolumeRefusal, VolumeCopy, SessionPolicy]
+)
 def test_every_member_is_described(part: type) -> None:
     row = re.search(rf"^\| {part.__name__} \| ((?:none|`).*) \|$", TEXT, re.MULTILINE)
     assert row is not None
-    assert re.findall(r"`(\w+)`", row[1]) == [field.name for field in dataclasses.fields(part)]
+    members = part.model_fields if issubclass(part, BaseModel) else inspect.signature(part).parameters
+    assert re.findall(r"`(\w+)`", row[1]) == list(members)
 
 
 @pytest.mark.parametrize("words", [Compression, OverflowPolicy, RefusalCode])

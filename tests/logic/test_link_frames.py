@@ -41,6 +41,7 @@ from isochrone.link.messages import (
 )
 from isochrone.model.choices import OverflowPolicy
 from isochrone.model.errors import InternalError, ProtocolError
+from isochrone.model.policy import SessionPolicy
 from isochrone.model.records import RECORD_DTYPE, TRACK_COUNT_MAX, RecordKind
 from isochrone.testing.link_pipe import LinkPipe
 
@@ -276,18 +277,19 @@ def test_parts_of_control_messages_are_held_to_the_same_rules() -> None:
 
 def test_the_fullest_answers_for_a_session_fit_a_control_message() -> None:
     names = [f"{number:064}" for number in range(VOLUMES_PER_SESSION_MAX)]
-    configure = Configure(names, names, OverflowPolicy.SUSPEND, 2**64 - 1)
-    configured = Configured([VolumeInfo(name, 2**32 - 1, 2**64 - 1, 2**64 - 1) for name in names])
+    policy = SessionPolicy(overflow_policy=OverflowPolicy.SUSPEND, pace_delay_ns_max=2**64 - 1)
+    configure = Configure(2**32 - 1, names, names, policy)
+    configured = Configured(1, [VolumeInfo(name, 2**32 - 1, 2**64 - 1, 2**64 - 1) for name in names])
     progress = CopyProgress([VolumeCopy(2**32 - 1, 2**64 - 1, 2**64 - 1)] * VOLUMES_PER_SESSION_MAX)
     reason = cut_text('"\x00 ö' * 100, REFUSAL_TEXT_BYTES_MAX)
-    refused = Configured([], [VolumeRefusal(name, reason) for name in names])
+    refused = Configured(1, [], [VolumeRefusal(name, reason) for name in names])
     said: list[Message] = [configure, configured, progress, refused]
     assert list(greeted().feed(wire(*said))) == said
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "a b", "a\\n", "é", "a" * 65])
 def test_a_name_that_nobody_could_have_given_is_refused(name: str) -> None:
-    good = b'{"volumes":["ledger-1.db"],"not_empty":[],"overflow_policy":"pace","pace_delay_ns_max":0}'
+    good = b'{"number":1,"volumes":["ledger-1.db"],"not_empty":[],"policy":{"overflow_policy":"pace","pace_delay_ns_max":0}}'
     assert list(greeted().feed(control_frame(MessageType.CONFIGURE, good)))
     with pytest.raises(ProtocolError, match="CONFIGURE message is malformed"):
         list(

@@ -9,6 +9,7 @@ import pytest
 from isochrone.link.messages import Configure, Configured, Hello, VolumeInfo, Welcome
 from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.errors import ConflictError
+from isochrone.model.policy import SessionPolicy
 from isochrone.model.states import SessionState
 from isochrone.session import transitions
 from isochrone.session.actions import Action, CloseLink, SendMessage
@@ -45,7 +46,7 @@ class Streaming:
         self.session.tick()
         self.links.link_opened(0)
         self.links.link_received(0, Welcome("1" * 32, "a", "2" * 32, 1, self.now_ns, False, False))
-        self.links.link_received(0, Configured([VolumeInfo("db", 7, 4096, 0)]))
+        self.links.link_received(0, Configured(1, [VolumeInfo("db", 7, 4096, 0)]))
         return self.session.take_actions()
 
     def change(self, **settings: Any) -> list[Action]:
@@ -63,7 +64,8 @@ def test_the_mover_forms_groups_as_the_session_says() -> None:
 
 def test_primaries_are_told_the_policy_and_the_link_stays() -> None:
     actions = Streaming().change(overflow_policy=OverflowPolicy.SUSPEND, pace_delay_ns_max=5)
-    assert actions == [SendMessage(0, Configure(["db"], ["db"], OverflowPolicy.SUSPEND, 5), durably=True)]
+    policy = SessionPolicy(overflow_policy=OverflowPolicy.SUSPEND, pace_delay_ns_max=5)
+    assert actions == [SendMessage(0, Configure(2, ["db"], ["db"], policy), durably=True)]
 
 
 def test_another_compression_is_asked_for_on_a_new_link() -> None:

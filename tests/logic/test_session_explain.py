@@ -20,7 +20,7 @@ def streaming(pool_tracks: int = 256, refused: tuple[VolumeRefusal, ...] = ()) -
     site.greet()
     site.say(Welcome(PRIMARY_IDS[0], "p1", STREAM, 1, 0, False, False))
     infos = [] if refused else [VolumeInfo("a", 7, 16 * TRACK, 16)]
-    site.say(Configured(infos, list(refused)))
+    site.say(Configured(1, infos, list(refused)))
     return site
 
 
@@ -122,7 +122,7 @@ def test_a_primary_without_a_pair_keeps_nothing_waiting() -> None:
     site = SecondarySite(document=new_document(primaries=("p1", "p2")))
     site.greet()
     site.say(Welcome(PRIMARY_IDS[0], "p1", STREAM, 1, 0, False, False))
-    site.say(Configured([VolumeInfo("a", 7, 16 * TRACK, 0)], []))
+    site.say(Configured(1, [VolumeInfo("a", 7, 16 * TRACK, 0)], []))
     assert why(site) == ""
 
 

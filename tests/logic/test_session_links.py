@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from isochrone.link.messages import (
@@ -57,7 +59,7 @@ def welcome(
 def configured(*volumes: tuple[str, int, int], refused: tuple[tuple[str, str], ...] = ()) -> Configured:
     """(name, number, tracks)."""
     infos = [VolumeInfo(name, number, count * TRACK, count) for name, number, count in volumes]
-    return Configured(infos, [VolumeRefusal(name, text) for name, text in refused])
+    return Configured(1, infos, [VolumeRefusal(name, text) for name, text in refused])
 
 
 def record_set(time_ns: int, track: int, *tags_: int, number: int = NUMBER) -> RecordSet:
@@ -95,6 +97,18 @@ def reason_of_close(site: SecondarySite) -> str:
 
 
 # The handshake
+
+
+def test_only_the_answer_to_the_last_configure_confirms_a_pair() -> None:
+    site = greeted()
+    site.say(welcome())
+    site.session.configure(0)
+    site.say(configured(("a", NUMBER, 16)))
+    before = site.session.document.pairs[0]
+    site.say(dataclasses.replace(configured(("a", NUMBER, 16)), number=2))
+    after = site.session.document.pairs[0]
+    assert (before.is_confirmed, after.is_confirmed) == (False, True)
+    assert site.session.contacts[0].state is ContactState.STREAMING
 
 
 def test_hello_says_who_which_session_and_where_it_stands() -> None:

@@ -24,6 +24,7 @@ from isochrone.link.messages import (
     RecordSet,
 )
 from isochrone.model.choices import Compression, OverflowPolicy
+from isochrone.model.policy import SessionPolicy
 from isochrone.model.records import RECORD_DTYPE, RecordBatch, RecordKind
 from isochrone.mover.mover import Mover, ReceivedSet
 from isochrone.mover.settings import MoverSettings
@@ -247,7 +248,8 @@ class PrimarySite:
         greeting = greeting or hello()
         self.links.link_opened(link)
         self.say(link, greeting)
-        self.say(link, Configure(list(volumes), list(not_empty), policy, pace_delay_ns_max))
+        wanted = SessionPolicy(overflow_policy=policy, pace_delay_ns_max=pace_delay_ns_max)
+        self.say(link, Configure(1, list(volumes), list(not_empty), wanted))
         self.say(link, Ack(0, window_bytes, 0))
         return self.primary.streams[greeting.session_id]
 

@@ -129,12 +129,12 @@ class FakeOperations:
         self._sessions[request.name] = SESSION.model_copy(
             update={
                 "name": request.name,
-                "settings": SessionSettings(
-                    group_interval_ms=request.group_interval_ms,
-                    group_bytes_max=request.group_bytes_max,
-                    compression=request.compression,
-                    overflow_policy=request.overflow_policy,
-                    pace_delay_ms_max=request.pace_delay_ms_max,
+                "settings": SESSION.settings.model_copy(
+                    update={
+                        name: value
+                        for name, value in request.model_dump(exclude_none=True).items()
+                        if name in SessionSettings.model_fields
+                    }
                 ),
                 "sources": tuple(
                     SOURCE.model_copy(update={"name": primary.name, "address": primary.address})

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from isochrone.model.addresses import parse_peer_address
-from isochrone.model.choices import GROUP_BYTES_MAX_DEFAULT, Compression, OverflowPolicy
+from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.errors import RefusedError
 from isochrone.model.names import check_name
 
@@ -19,8 +19,6 @@ PRIMARIES_PER_SESSION_MAX: Final = 64
 PAIRS_PER_REQUEST_MAX: Final = 4096
 REASON_LENGTH_MAX: Final = 512
 VOLUME_SIZE_BYTES_MAX: Final = 1 << 48
-GROUP_INTERVAL_MS_DEFAULT: Final = 10.0
-PACE_DELAY_MS_MAX_DEFAULT: Final = 100.0
 PACE_DELAY_MS_LIMIT: Final = 10_000.0
 """Longer delays make clients give up: Linux's nbd client and QEMU time out after tens of seconds."""
 
@@ -85,25 +83,30 @@ class Pair(Request):
     secondary_volume: Name
 
 
-class SessionRequest(Request):
-    """A new session, asked of the controller that holds the secondaries.
+class SettingsRequest(Request):
+    """Settings of a session. One that is not given keeps its value, which in a new session is the default.
 
     Attributes:
-        group_interval_ms: how often a consistency group is formed.
-        group_bytes_max: a group is formed early when this much was received.
-        compression: of payloads on the links.
-        overflow_policy: what the primaries do when a side file nears its limit: "pace" delays
-            acknowledgements up to `pace_delay_ms_max`, then suspends; "suspend" never delays.
+        group_interval_ms: how often a consistency group is formed. Default 10.
+        group_bytes_max: a group is formed early when this much was received. Default 32 MiB.
+        compression: of payloads on the links. Default "off".
+        overflow_policy: what the primaries do when a side file nears its limit: "pace" (default) delays
+            acknowledgements up to `pace_delay_ms_max` (default 100), then suspends; "suspend" never delays.
     """
+
+    group_interval_ms: GroupIntervalMs | None = None
+    group_bytes_max: GroupBytesMax | None = None
+    compression: CompressionChoice | None = None
+    overflow_policy: OverflowChoice | None = None
+    pace_delay_ms_max: PaceDelayMsMax | None = None
+
+
+class SessionRequest(SettingsRequest):
+    """A new session, asked of the controller that holds the secondaries."""
 
     name: Name
     primaries: Annotated[list[Primary], Field(min_length=1, max_length=PRIMARIES_PER_SESSION_MAX)]
     pairs: Annotated[list[Pair], Field(min_length=1, max_length=PAIRS_PER_REQUEST_MAX)]
-    group_interval_ms: GroupIntervalMs = GROUP_INTERVAL_MS_DEFAULT
-    group_bytes_max: GroupBytesMax = GROUP_BYTES_MAX_DEFAULT
-    compression: CompressionChoice = Compression.OFF
-    overflow_policy: OverflowChoice = OverflowPolicy.PACE
-    pace_delay_ms_max: PaceDelayMsMax = PACE_DELAY_MS_MAX_DEFAULT
 
     @model_validator(mode="after")
     def _names_agree(self) -> SessionRequest:
@@ -122,14 +125,8 @@ class SessionRequest(Request):
         return self
 
 
-class ChangeSessionRequest(Request):
-    """Other settings for a running session; those that are not given stay. Meanings as in SessionRequest."""
-
-    group_interval_ms: GroupIntervalMs | None = None
-    group_bytes_max: GroupBytesMax | None = None
-    compression: CompressionChoice | None = None
-    overflow_policy: OverflowChoice | None = None
-    pace_delay_ms_max: PaceDelayMsMax | None = None
+class ChangeSessionRequest(SettingsRequest):
+    """Other settings for a running session."""
 
     @model_validator(mode="after")
     def _changes_something(self) -> ChangeSessionRequest:

@@ -8,8 +8,8 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isochrone.link.messages import U32, U64, Identity, Name, Text
-from isochrone.model.choices import OverflowPolicy
 from isochrone.model.errors import DamagedError
+from isochrone.model.policy import SessionPolicy
 
 DOCUMENT_PREFIX: Final = "capture/"
 
@@ -63,8 +63,7 @@ class CaptureDocument(BaseModel):
     since_ns: U64 = 0
     recovered_ns: U64 = 0
     hardened_record_ns: U64 = 0
-    overflow_policy: OverflowPolicy = OverflowPolicy.PACE
-    pace_delay_ns_max: U64 = 0
+    policy: SessionPolicy = SessionPolicy()
 
     @property
     def key(self) -> str:

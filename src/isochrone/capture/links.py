@@ -175,14 +175,9 @@ class PrimaryLinks:
 
     def _handle_configure(self, stream: SessionStream, configure: Configure) -> None:
         if stream.document.ended:
-            stream.send(Configured([], []))
+            stream.send(Configured(configure.number, []))
             return
-        self._primary.remember(
-            stream,
-            stream.document.changed(
-                overflow_policy=configure.overflow_policy, pace_delay_ns_max=configure.pace_delay_ns_max
-            ),
-        )
+        self._primary.remember(stream, stream.document.changed(policy=configure.policy))
         not_empty = set(configure.not_empty)
         refused = {name: text for name in configure.volumes if (text := self._refuse_volume(name))}
         wanted = {name: name in not_empty for name in configure.volumes if name not in refused}
@@ -191,7 +186,7 @@ class PrimaryLinks:
         refusals = [
             VolumeRefusal(name, cut_text(text, REFUSAL_TEXT_BYTES_MAX)) for name, text in refused.items()
         ]
-        stream.send(Configured(stream.volume_infos(), refusals))
+        stream.send(Configured(configure.number, stream.volume_infos(), refusals))
 
     def _handle_suspend(self, stream: SessionStream, suspend: Suspend) -> None:
         if stream.state is CaptureState.SUSPENDED:

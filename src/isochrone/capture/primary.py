@@ -460,9 +460,9 @@ class Primary:
         self._routes = routes
         self._pace_delay_ns_max = max(
             (
-                s.document.pace_delay_ns_max
+                s.document.policy.pace_delay_ns_max
                 for s in self.streams.values()
-                if s.incarnation and s.document.overflow_policy is OverflowPolicy.PACE
+                if s.incarnation and s.document.policy.overflow_policy is OverflowPolicy.PACE
             ),
             default=0,
         )

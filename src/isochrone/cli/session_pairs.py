@@ -63,7 +63,13 @@ def create(
         "primaries": [_primary(text) for text in primary],
         "pairs": [_pair(text) for text in pair],
     }
-    body |= given_settings(group_interval_ms, group_size_max, compression, overflow, pace_delay_ms_max)
+    body |= given_settings(
+        group_interval_ms=group_interval_ms,
+        group_bytes_max=group_size_max,
+        compression=compression,
+        overflow_policy=overflow,
+        pace_delay_ms_max=pace_delay_ms_max,
+    )
     _send("/v1/sessions", body, name, wait, timeout_s, controller, json)
 
 

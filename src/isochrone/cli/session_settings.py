@@ -33,22 +33,16 @@ PaceDelayMsMax = Annotated[
 ]
 
 
-def given_settings(
-    group_interval_ms: float | None,
-    group_size_max: str | None,
-    compression: str | None,
-    overflow: str | None,
-    pace_delay_ms_max: float | None,
-) -> dict[str, object]:
-    """Return the settings that were given, as the API takes them. Raises RefusedError for a size."""
-    settings = {
-        "group_interval_ms": group_interval_ms,
-        "group_bytes_max": None if group_size_max is None else parse_size(group_size_max),
-        "compression": compression,
-        "overflow_policy": overflow,
-        "pace_delay_ms_max": pace_delay_ms_max,
+def given_settings(**settings: str | float | None) -> dict[str, object]:
+    """Return the settings that were given (not None), by the names of the API. Raises RefusedError for a size.
+
+    A setting whose name contains `bytes` takes a size in words: 32MiB.
+    """
+    return {
+        key: parse_size(value) if "bytes" in key and isinstance(value, str) else value
+        for key, value in settings.items()
+        if value is not None
     }
-    return {key: value for key, value in settings.items() if value is not None}
 
 
 def set_session(
@@ -67,7 +61,13 @@ def set_session(
     """
     from isochrone.cli.client import Client, path_of
 
-    body = given_settings(group_interval_ms, group_size_max, compression, overflow, pace_delay_ms_max)
+    body = given_settings(
+        group_interval_ms=group_interval_ms,
+        group_bytes_max=group_size_max,
+        compression=compression,
+        overflow_policy=overflow,
+        pace_delay_ms_max=pace_delay_ms_max,
+    )
     if not body:
         raise RefusedError("nothing is changed: give at least one setting, see --help")
     with Client(controller) as client:

@@ -45,7 +45,7 @@ def capture_report(
     document = stream.document
     state = _STATES[stream.state]
     moving = state is not SessionState.ENDED
-    paced = document.overflow_policy is OverflowPolicy.PACE
+    paced = document.policy.overflow_policy is OverflowPolicy.PACE
     return CaptureReport(
         name=document.session_name,
         id=document.session_id,
@@ -74,9 +74,9 @@ def capture_report(
             for number, captured in sorted(stream.volumes.items())
         ),
         pacing=PacingReport(
-            policy=document.overflow_policy,
+            policy=document.policy.overflow_policy,
             delay_ms=pace_delay_ns / NS_PER_MS if paced else 0.0,
-            delay_ms_max=document.pace_delay_ns_max / NS_PER_MS if paced else 0.0,
+            delay_ms_max=document.policy.pace_delay_ns_max / NS_PER_MS if paced else 0.0,
             held_write_count=pacing.held_write_count,
             paced_write_count=pacing.paced_write_count,
             paced_s=pacing.paced_ns / NS_PER_S,

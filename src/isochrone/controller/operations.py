@@ -28,6 +28,7 @@ from isochrone.controller.primary_shell import PrimaryShell
 from isochrone.controller.reports import pool_report, volume_report
 from isochrone.controller.session_reports import session_report
 from isochrone.controller.session_set import SessionSet, source_and_pairs, wait_while
+from isochrone.controller.session_settings import chosen_settings
 from isochrone.controller.session_shell import SessionShell
 from isochrone.model.errors import ConflictError, NotFoundError, UnavailableError
 from isochrone.model.states import SessionState
@@ -39,7 +40,6 @@ from isochrone.report.models import (
     StatusReport,
     VolumeReport,
 )
-from isochrone.report.times import NS_PER_MS
 from isochrone.session import transitions
 from isochrone.store.pool import Pool
 from isochrone.store.volume import Volume
@@ -254,14 +254,7 @@ class ControllerOperations:
     async def change_session(self, name: str, request: ChangeSessionRequest) -> SessionReport:
         """Change settings."""
         shell = self._sessions.get(name)
-        document = transitions.with_settings(
-            shell.session.document,
-            group_interval_ns=_ns(request.group_interval_ms),
-            group_bytes_max=request.group_bytes_max,
-            compression=request.compression,
-            overflow_policy=request.overflow_policy,
-            pace_delay_ns_max=_ns(request.pace_delay_ms_max),
-        )
+        document = transitions.with_settings(shell.session.document, **chosen_settings(request))
         shell.command(lambda: shell.session.change_settings(document))
         return await self._done(shell, "session settings changed")
 
@@ -336,7 +329,3 @@ class ControllerOperations:
         document = shell.session.document
         _log.info(event, session=document.name, state=document.state.value)
         return self._session_report(shell, self._now())
-
-
-def _ns(time_ms: float | None) -> int | None:
-    return None if time_ms is None else round(time_ms * NS_PER_MS)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from isochrone.controller.capture_reports import Now
+from isochrone.controller.session_settings import settings_report
 from isochrone.controller.session_shell import SessionShell, SourceCount
 from isochrone.model.states import PairState, SessionState
 from isochrone.report.models import (
     LinkState,
     PairReport,
     SessionReport,
-    SessionSettings,
     SourceReport,
 )
-from isochrone.report.times import NS_PER_MS, NS_PER_S, TimePoint
+from isochrone.report.times import NS_PER_S, TimePoint
 from isochrone.session.contact import Contact, ContactState
 from isochrone.session.document import PairDocument, SessionDocument
 from isochrone.session.explain import blocked_on, image_incomplete_because, pair_state
@@ -67,13 +67,7 @@ def session_report(
         journal=measure(mover.journal_ns),
         consistency=measure(mover.consistency_ns),
         recovered=measure(document.recovered_ns, moving=False) if ended else None,
-        settings=SessionSettings(
-            group_interval_ms=document.group_interval_ns / NS_PER_MS,
-            group_bytes_max=document.group_bytes_max,
-            compression=document.compression,
-            overflow_policy=document.overflow_policy,
-            pace_delay_ms_max=document.pace_delay_ns_max / NS_PER_MS,
-        ),
+        settings=settings_report(document),
         staged_track_count=staged_track_count,
         staged_bytes=staged_bytes,
         group_count=mover.groups_committed,

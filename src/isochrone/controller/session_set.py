@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from isochrone.api.requests import AddPairsRequest, SessionRequest
+from isochrone.controller.session_settings import chosen_settings
 from isochrone.controller.session_shell import SessionShell
 from isochrone.model.errors import BusyError, ConflictError, NotFoundError
 from isochrone.model.states import SessionState
-from isochrone.report.times import NS_PER_MS
 from isochrone.session import transitions
 from isochrone.session.document import DOCUMENT_PREFIX, SessionDocument, SourceDocument, load_document
 from isochrone.session.links import SessionLinks
@@ -149,12 +149,8 @@ class SessionSet:
             name=request.name,
             number=self._free_number(),
             since_ns=self._clock(),
-            group_interval_ns=round(request.group_interval_ms * NS_PER_MS),
-            group_bytes_max=request.group_bytes_max,
-            compression=request.compression,
-            overflow_policy=request.overflow_policy,
-            pace_delay_ns_max=round(request.pace_delay_ms_max * NS_PER_MS),
         )
+        document = transitions.with_settings(document, **chosen_settings(request))
         document = transitions.with_pairs_added(document, *source_and_pairs(request))
         shell = self._add(document)
         try:

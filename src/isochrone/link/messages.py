@@ -27,8 +27,9 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from isochrone.model.choices import Compression, OverflowPolicy
+from isochrone.model.choices import Compression
 from isochrone.model.names import NAME_PATTERN
+from isochrone.model.policy import SessionPolicy
 
 PROTOCOL_VERSION: Final = 1
 """Version 1: first release."""
@@ -136,17 +137,18 @@ class Configure:
     """Mover to primary: the whole wanted set of volumes; may be sent again at any time.
 
     Attributes:
+        number: 1, 2, ... within one connection; Configured repeats it.
         volumes: names of the primary volumes of this session at this controller.
         not_empty: names among them whose secondary may hold data. If capture of such a volume begins with this message,
             every track is copied, unmapped ones as zeros. The secondary of any other is empty: its mapped tracks are
             copied, also when the volume is captured already.
-        pace_delay_ns_max: longest delay of one acknowledgement under OverflowPolicy.PACE.
+        policy: what the primary is to obey.
     """
 
+    number: U32
     volumes: Annotated[list[Name], Field(max_length=VOLUMES_PER_SESSION_MAX)]
     not_empty: Annotated[list[Name], Field(max_length=VOLUMES_PER_SESSION_MAX)]
-    overflow_policy: OverflowPolicy
-    pace_delay_ns_max: U64
+    policy: SessionPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +171,12 @@ class VolumeRefusal:
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """Primary to mover: the answer to Configure."""
+    """Primary to mover: the answer to the Configure of this number.
 
+    An answer to an older one than the last that was sent says nothing of the pairs that are wanted now.
+    """
+
+    number: U32
     volumes: Annotated[list[VolumeInfo], Field(max_length=VOLUMES_PER_SESSION_MAX)]
     refused: Annotated[list[VolumeRefusal], Field(max_length=VOLUMES_PER_SESSION_MAX)] = field(
         default_factory=list

@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
+GROUP_INTERVAL_NS_DEFAULT: Final = 10_000_000
+"""How often a consistency group is formed."""
+
 GROUP_BYTES_MAX_DEFAULT: Final = 32 << 20
 """A consistency group is formed early when this much was received."""
 

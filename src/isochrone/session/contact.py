@@ -33,6 +33,7 @@ class Contact:
         heard_ns: when the last message came.
         error: why the link is down, for people; "" when it is up.
         suspended: the primary has suspended the session.
+        configures_sent: on this link.
         resumes_unanswered: Resume messages sent on this link that it has not answered.
         quiesced_ns: time after which it acknowledges no write; None while it may.
         quiesces_unanswered: Quiesce messages sent on this link that it has not answered.
@@ -45,6 +46,7 @@ class Contact:
         self.heard_ns = now_ns
         self.error = "not connected yet"
         self.suspended = False
+        self.configures_sent = 0
         self.resumes_unanswered = 0
         self.quiesced_ns: int | None = None
         self.quiesces_unanswered = 0
@@ -89,6 +91,7 @@ class Contact:
         self.enter(ContactState.DOWN, now_ns)
         self.error = reason
         self.suspended = False
+        self.configures_sent = 0
         self.resumes_unanswered = 0
         self.quiesced_ns = None
         self.quiesces_unanswered = 0

@@ -14,8 +14,9 @@ from isochrone.link.messages import (
     OptionalIdentity,
     Text,
 )
-from isochrone.model.choices import GROUP_BYTES_MAX_DEFAULT, Compression, OverflowPolicy
+from isochrone.model.choices import GROUP_BYTES_MAX_DEFAULT, GROUP_INTERVAL_NS_DEFAULT, Compression
 from isochrone.model.errors import DamagedError
+from isochrone.model.policy import SessionPolicy
 from isochrone.model.states import SessionState
 
 DOCUMENT_PREFIX: Final = "session/"
@@ -74,6 +75,7 @@ class SessionDocument(BaseModel):
 
     Attributes:
         number: the session's number in the pool's records.
+        policy: what its primaries obey.
         hold_floor_ns: while a resync runs, the time of the committed image, which stays as it is until the resync is
             complete; None when commits follow J.
         recovered_ns: with RECOVERY and ENDED, the time that the volumes are recovered to.
@@ -88,11 +90,10 @@ class SessionDocument(BaseModel):
     state: SessionState = SessionState.ACTIVE
     reason: Text = ""
     since_ns: U64 = 0
-    group_interval_ns: U64
+    group_interval_ns: U64 = GROUP_INTERVAL_NS_DEFAULT
     group_bytes_max: U64 = GROUP_BYTES_MAX_DEFAULT
     compression: Compression = Compression.OFF
-    overflow_policy: OverflowPolicy = OverflowPolicy.PACE
-    pace_delay_ns_max: U64 = 0
+    policy: SessionPolicy = SessionPolicy()
     sources: tuple[SourceDocument, ...] = ()
     pairs: tuple[PairDocument, ...] = ()
     hold_floor_ns: U64 | None = None

@@ -172,6 +172,8 @@ class SessionLinks:
             self._session.suspend_all(f"primary {self._session.document.sources[source].name}: {reason}")
 
     def _handle_configured(self, source: int, contact: Contact, configured: Configured) -> None:
+        if configured.number != contact.configures_sent:
+            return  # of pairs that were wanted once; the answer to the last Configure is on its way
         infos = {info.name: info for info in configured.volumes}
         contact.refused = {refusal.name: refusal.text for refusal in configured.refused}
         # Progress is told anew after this; what was told before may be of a pair that has left and come back.

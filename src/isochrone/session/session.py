@@ -250,11 +250,13 @@ class Session:
     def configure(self, source: int) -> None:
         """Tell `source` which of its volumes are in the session."""
         pairs = [pair for pair in self.document.pairs if pair.source == source and not pair.removing]
+        contact = self.contacts[source]
+        contact.configures_sent += 1
         message = Configure(
+            contact.configures_sent,
             [pair.primary_volume for pair in pairs],
             [pair.primary_volume for pair in pairs if pair.is_confirmed],
-            self.document.overflow_policy,
-            self.document.pace_delay_ns_max,
+            self.document.policy,
         )
         self._actions.append(SendMessage(source, message, durably=True))
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from isochrone.link.messages import cut_text
-from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.errors import ConflictError, NotFoundError, RefusedError
+from isochrone.model.policy import SessionPolicy
 from isochrone.model.states import SessionState
 from isochrone.session.document import PairDocument, SessionDocument, SourceDocument
 
@@ -111,29 +111,15 @@ def with_pairs_added(
     return document
 
 
-def with_settings(
-    document: SessionDocument,
-    *,
-    group_interval_ns: int | None = None,
-    group_bytes_max: int | None = None,
-    compression: Compression | None = None,
-    overflow_policy: OverflowPolicy | None = None,
-    pace_delay_ns_max: int | None = None,
-) -> SessionDocument:
-    """Change the settings that are given, keep the others."""
+def with_settings(document: SessionDocument, **settings: object) -> SessionDocument:
+    """Change the settings that are given (fields of the document or of its policy), keep the others."""
     if document.is_over:
         raise ConflictError(
             f"session {document.name!r} is {document.state}: its settings have no effect any more",
             session=document.name,
         )
-    given = {
-        "group_interval_ns": group_interval_ns,
-        "group_bytes_max": group_bytes_max,
-        "compression": compression,
-        "overflow_policy": overflow_policy,
-        "pace_delay_ns_max": pace_delay_ns_max,
-    }
-    return document.changed(**{name: value for name, value in given.items() if value is not None})
+    of_policy = {name: settings.pop(name) for name in settings.keys() & SessionPolicy.model_fields.keys()}
+    return document.changed(**settings, policy=document.policy.changed(**of_policy))
 
 
 def with_pairs_removing(document: SessionDocument, secondary_volumes: Iterable[str]) -> SessionDocument:

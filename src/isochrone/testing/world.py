@@ -23,6 +23,7 @@ from typing import Final
 from isochrone.capture.settings import CaptureSettings
 from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.errors import RefusedError
+from isochrone.model.policy import SessionPolicy
 from isochrone.model.states import SessionState
 from isochrone.session.document import SessionDocument, SourceDocument
 from isochrone.session.session import Session
@@ -184,8 +185,10 @@ class World:
             number=1,
             group_interval_ns=self.rng.choice((5, 10, 50)) * MILLISECOND_NS,
             compression=Compression.OFF,
-            overflow_policy=self.rng.choice((OverflowPolicy.PACE, OverflowPolicy.SUSPEND)),
-            pace_delay_ns_max=20 * MILLISECOND_NS,
+            policy=SessionPolicy(
+                overflow_policy=self.rng.choice((OverflowPolicy.PACE, OverflowPolicy.SUSPEND)),
+                pace_delay_ns_max=20 * MILLISECOND_NS,
+            ),
         )
         sources = [SourceDocument(name=node.name, address=node.name) for node in self.primaries]
         pairs = [(n.name, v, secondary_name(n, v)) for n in self.primaries for v in n.volume_names]

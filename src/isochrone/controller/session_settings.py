@@ -1,0 +1,36 @@
+"""Settings of a session, between the words of the API (milliseconds) and those of the session (nanoseconds)."""
+
+from __future__ import annotations
+
+from isochrone.api.requests import SettingsRequest
+from isochrone.report.models import SessionSettings
+from isochrone.report.times import NS_PER_MS
+from isochrone.session.document import SessionDocument
+
+
+def chosen_settings(request: SettingsRequest) -> dict[str, object]:
+    """Return the settings that `request` gives, as transitions.with_settings takes them."""
+    settings = {
+        "group_interval_ns": _ns(request.group_interval_ms),
+        "group_bytes_max": request.group_bytes_max,
+        "compression": request.compression,
+        "overflow_policy": request.overflow_policy,
+        "pace_delay_ns_max": _ns(request.pace_delay_ms_max),
+    }
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def settings_report(document: SessionDocument) -> SessionSettings:
+    """Return the settings that a session runs with."""
+    policy = document.policy
+    return SessionSettings(
+        group_interval_ms=document.group_interval_ns / NS_PER_MS,
+        group_bytes_max=document.group_bytes_max,
+        compression=document.compression,
+        overflow_policy=policy.overflow_policy,
+        pace_delay_ms_max=policy.pace_delay_ns_max / NS_PER_MS,
+    )
+
+
+def _ns(time_ms: float | None) -> int | None:
+    return None if time_ms is None else round(time_ms * NS_PER_MS)
