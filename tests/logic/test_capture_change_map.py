@@ -53,12 +53,46 @@ def test_marks_beyond_the_first_region_are_counted_released_and_kept_apart() -> 
     assert marks(change_map) == [REGION_TRACKS]
 
 
-def test_mark_all_and_mark_where_mark_what_they_say() -> None:
+def test_suspect_all_and_mark_where_mark_what_they_say() -> None:
     change_map = new_map(5)
     change_map.mark_where(np.array([True, False, False, True, False]))
     assert marks(change_map) == [0, 3]
-    change_map.mark_all()
+    change_map.suspect_all()
     assert marks(change_map) == [0, 1, 2, 3, 4]
+
+
+def suspects(change_map: ChangeMap) -> list[int]:
+    return list(np.flatnonzero(change_map.suspected()))
+
+
+def test_a_mark_is_only_suspected_until_a_write_makes_it_certain() -> None:
+    change_map = new_map(5, thawed=False)
+    change_map.mark(1, 1)
+    change_map.suspect_where(np.array([True, True, True, False, False]))
+    assert (marks(change_map), suspects(change_map)) == ([0, 1, 2], [0, 2])
+    change_map.mark(2, 1)
+    assert (marks(change_map), suspects(change_map)) == ([0, 1, 2], [0])
+
+
+def test_suspicion_survives_a_kill_and_ends_when_all_is_copied() -> None:
+    disk = SimDisk(seed=1)
+    new_map(5, disk).suspect_all()
+    disk.kill()
+    change_map = new_map(5, disk, thawed=False)
+    assert suspects(change_map) == [0, 1, 2, 3, 4]
+    change_map.thaw(100)
+    assert (marks(change_map), suspects(change_map)) == ([0, 1, 2, 3, 4], [])
+    change_map.release(100)
+    assert marks(change_map) == []
+
+
+def test_a_release_takes_no_suspicion_away() -> None:
+    change_map = new_map(5)
+    change_map.mark(1, 2)
+    change_map.suspect_where(np.array([False, True, False, False, False]))
+    change_map.toggle(10)
+    change_map.release(10)
+    assert (marks(change_map), suspects(change_map)) == ([1], [1])
 
 
 def test_p3_2_a_mark_goes_once_the_hardened_time_reaches_its_toggle_and_no_sooner() -> None:

@@ -31,6 +31,7 @@ class ChangeMapMachine(RuleBasedStateMachine):
         self.written_ns: dict[int, int] = {}
         self.kept: set[int] = set()
         self.toggles_ns: list[int] = []
+        self.suspicious: set[int] = set()
 
     def tick(self) -> int:
         self.now_ns += 1
@@ -56,6 +57,13 @@ class ChangeMapMachine(RuleBasedStateMachine):
         stamp_ns = self.tick()
         self.written_ns |= dict.fromkeys(tracks, stamp_ns)
 
+    @rule(tracks=st.sets(st.integers(0, TRACK_COUNT - 1), max_size=3))
+    def suspect_where(self, tracks: set[int]) -> None:
+        wanted = np.zeros(TRACK_COUNT, np.bool_)
+        wanted[list(tracks)] = True
+        self.map.suspect_where(wanted)
+        self.suspicious |= tracks
+
     @rule()
     def toggle(self) -> None:
         may = not self.map.frozen and self.map.toggle_ns is None
@@ -70,7 +78,8 @@ class ChangeMapMachine(RuleBasedStateMachine):
         assert self.map.release(self.hardened_ns) is may
         if may and toggle_ns is not None:
             # P3.2: no mark from before the toggle remains unless rewritten later.
-            assert self.marked() == {track for track, time in self.written_ns.items() if time > toggle_ns}
+            written = {track for track, time in self.written_ns.items() if time > toggle_ns}
+            assert self.marked() == written | self.suspicious
             self.toggles_ns.append(toggle_ns)
 
     @rule()
@@ -87,6 +96,7 @@ class ChangeMapMachine(RuleBasedStateMachine):
         self.written_ns |= dict.fromkeys(before, copied_ns)
         self.map.thaw(copied_ns)
         assert self.marked() == before
+        self.suspicious = set()
         self.kept = set()
 
     @rule()
@@ -109,14 +119,21 @@ class ChangeMapMachine(RuleBasedStateMachine):
     @invariant()
     def p3_3_nothing_is_marked_that_was_written_before_the_last_release(self) -> None:
         floor_ns = self.toggles_ns[-1] if self.toggles_ns else 0
-        assert (
-            self.marked() <= {track for track, time in self.written_ns.items() if time > floor_ns} | self.kept
-        )
+        later = {track for track, time in self.written_ns.items() if time > floor_ns}
+        assert self.marked() <= later | self.kept | self.suspicious
 
     @invariant()
     def p3_4_a_frozen_map_loses_no_mark(self) -> None:
         if self.map.frozen:
             assert self.marked() >= self.kept
+
+    @invariant()
+    def suspicion_is_kept_and_never_hides_a_write(self) -> None:
+        """What is only suspected was suspected and not written since; a write that is not hardened is certain."""
+        suspected = set(np.flatnonzero(self.map.suspected()).tolist())
+        unhardened = {track for track, time in self.written_ns.items() if time > self.hardened_ns}
+        assert suspected <= self.suspicious <= self.marked()
+        assert not suspected & unhardened
 
     @invariant()
     def the_count_is_the_number_of_marks(self) -> None:

@@ -16,8 +16,15 @@ The map is one byte a track in a shared memory mapping of a file in the pool's f
 system call, and survives a kill of the process. It does not survive a power loss. So the header says in which boot of the
 machine the map is in use, or that it was closed and made durable; a map that another boot had in use marks everything,
 and only then takes the new boot's name: whatever dies on the way, marks that are no superset are never believed. (What the
-pool knows of its own last life is no substitute: it may have been closed well, minutes before the power went.) One byte
-in memory for each 4,096 tracks says whether any of them is marked, so that clearing and counting skip clean stretches.
+pool knows of its own last life is no substitute: it may have been closed well, minutes before the power went.)
+
+A mark is either certain (a write set it: the track differs, or did) or only suspected: nobody knows, so it may differ. What
+is only suspected carries the suspicion bit alone; a write adds a generation's bit and so makes it certain. Such tracks are
+compared with the secondary's before they are sent. Suspicion is cleared by `thaw` alone, when every
+marked track has been copied or found equal.
+
+One byte in memory for each 4,096 tracks says whether any of them is marked, so that clearing and counting skip clean
+stretches.
 
 File: one header page (see docs/formats.md), then `track_count` bytes.
 """
@@ -43,6 +50,8 @@ _CLOSED: Final = (1 << 64) - 1
 
 GENERATION_A: Final = 1
 GENERATION_B: Final = 2
+SUSPICION: Final = 4
+"""Nothing is known of the track; alone, without a generation's bit, it is a mark that nobody has written."""
 REGION_SHIFT: Final = 12
 REGION_TRACKS: Final = 1 << REGION_SHIFT
 
@@ -62,7 +71,7 @@ class ChangeMap:
         frozen: no generation is toggled or released while set.
         toggle_ns: time of the last toggle while a monitored generation exists, else None.
         was_created: the file did not exist when the map was opened.
-        was_marked_whole: `mark_all` was called since then.
+        was_marked_whole: `suspect_all` was called since then.
     """
 
     def __init__(
@@ -86,7 +95,7 @@ class ChangeMap:
         self.was_marked_whole = False
         self._map(track_count)
         if last_boot not in (None, boot, _CLOSED) or (last_boot is None and is_known):
-            self.mark_all()
+            self.suspect_all()
         if last_boot != boot:
             self._file.pwrite(_HEADER.pack(MAGIC, VERSION, volume_number, boot), 0)
         if last_boot == _CLOSED:
@@ -138,9 +147,15 @@ class ChangeMap:
         self._marks[tracks] |= self._active
         self._rescan(0, self.track_count)
 
-    def mark_all(self) -> None:
-        """Mark every track: nothing is known about the secondary."""
-        self.mark(0, self.track_count)
+    def suspect_where(self, tracks: NDArray[np.bool_]) -> None:
+        """Mark every track where `tracks`, shape (track_count,), is true as one that may differ; nobody knows."""
+        self._marks[tracks] |= SUSPICION
+        self._rescan(0, self.track_count)
+
+    def suspect_all(self) -> None:
+        """Mark every track: nothing is known about the secondary. What a write has marked stays certain."""
+        self._marks |= SUSPICION
+        self._rescan(0, self.track_count)
         self.was_marked_whole = True
 
     # Pruning
@@ -181,7 +196,7 @@ class ChangeMap:
         if self.frozen or self.toggle_ns is None or hardened_ns < self.toggle_ns:
             return False
         for start, stop in self._marked_regions():
-            self._marks[start:stop] &= self._active
+            self._marks[start:stop] &= self._active | SUSPICION
             self._rescan(start, stop)
         self.toggle_ns = None
         return True
@@ -191,6 +206,10 @@ class ChangeMap:
     def marked(self) -> NDArray[np.bool_]:
         """Return which tracks are marked, shape (track_count,)."""
         return np.not_equal(self._marks, 0)
+
+    def suspected(self) -> NDArray[np.bool_]:
+        """Return which of the marked tracks are only suspected, shape (track_count,)."""
+        return np.equal(self._marks, SUSPICION)
 
     @property
     def marked_count(self) -> int:

@@ -154,7 +154,7 @@ class PrimaryLinks:
         primary.remember(stream, verdict.document)
         if verdict.lost_history:
             for captured in stream.volumes.values():
-                captured.change_map.mark_all()
+                captured.change_map.suspect_all()
         if not verdict.continues and not stream.document.suspended and not stream.document.ended:
             stream.begin_incarnation(self._new_identity())
         stream.attach(link, hello.received_through_ns if verdict.continues else 0)

@@ -113,7 +113,7 @@ class Primary:
                     captured = self._open_captured(stream, number)
                     if self._pool.reopened_after_loss or captured.change_map.was_created:
                         # The marks were in memory when it was lost; nothing is known but that all may differ.
-                        captured.change_map.mark_all()
+                        captured.change_map.suspect_all()
         self._pool.settle_loss()
         self.distrusted = {
             stream.document.session_name: names
@@ -385,7 +385,7 @@ class Primary:
     def _begin_copy(self, stream: SessionStream, number: int, not_empty: bool) -> None:
         captured = stream.volumes[number]
         if not_empty:
-            captured.change_map.mark_all()
+            captured.change_map.suspect_all()
         else:
             captured.change_map.mark_where(captured.volume.mapped())
         if stream.incarnation:
