@@ -26,6 +26,7 @@ from isochrone.link.messages import (
     Suspend,
     Suspended,
     Unquiesce,
+    WantedVolume,
     Welcome,
 )
 from isochrone.model.choices import OverflowPolicy
@@ -37,7 +38,7 @@ OTHER_ID = "5f" * 16
 
 
 def configure(*volumes: str) -> Configure:
-    return Configure(1, list(volumes), [], SessionPolicy())
+    return Configure(1, [WantedVolume(name) for name in volumes], SessionPolicy())
 
 
 def refusal(messages: list[Message]) -> Refused:

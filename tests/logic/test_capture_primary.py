@@ -10,7 +10,7 @@ import pytest
 from isochrone.capture.document import CaptureState
 from isochrone.capture.primary import Primary
 from isochrone.capture.settings import CaptureSettings
-from isochrone.link.messages import Configure, Fence, Quiesce, Suspended, Unquiesce
+from isochrone.link.messages import Configure, Fence, Quiesce, Suspended, Unquiesce, WantedVolume
 from isochrone.model.choices import OverflowPolicy
 from isochrone.model.errors import (
     ConflictError,
@@ -402,7 +402,7 @@ def test_a_suspension_outlives_the_process() -> None:
 def test_a_volume_that_does_not_exist_is_refused_by_name_and_the_others_are_captured() -> None:
     site = PrimarySite()
     stream = site.open_stream([])
-    refused = site.primary.set_volumes(stream, {"a": False, "nope": False})
+    refused = site.primary.set_volumes(stream, [WantedVolume("a"), WantedVolume("nope")])
     assert list(stream.volumes) == [1]
     assert list(refused) == ["nope"]
     assert "create it" in refused["nope"]
@@ -412,7 +412,7 @@ def test_a_volume_is_captured_from_its_configuration_on_and_no_longer_once_it_le
     site = PrimarySite(volumes={"a": 4, "b": 4})
     stream = site.open_stream(["a"])
     assert site.primary.sessions_of_volume(2) == []
-    site.say(1, Configure(1, ["b"], [], SessionPolicy()))
+    site.say(1, Configure(1, [WantedVolume("b")], SessionPolicy()))
     assert (list(stream.volumes), site.primary.sessions_of_volume(2)) == ([2], ["s"])
     site.write("a", 0, 1)
     assert site.primary.side_file.used_bytes == 0

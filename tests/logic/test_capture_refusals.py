@@ -14,6 +14,7 @@ from isochrone.link.messages import (
     Configure,
     Configured,
     Hello,
+    WantedVolume,
 )
 from isochrone.model.choices import Compression
 from isochrone.model.policy import SessionPolicy
@@ -45,7 +46,7 @@ class World:
         self.links.link_received(1, hello)
 
     def configure(self, *names: str) -> Configured:
-        self.links.link_received(1, Configure(1, list(names), [], SessionPolicy()))
+        self.links.link_received(1, Configure(1, [WantedVolume(name) for name in names], SessionPolicy()))
         (answer,) = (
             action.message
             for action in self.primary.take_actions()

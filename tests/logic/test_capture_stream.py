@@ -6,7 +6,7 @@ import pytest
 
 from isochrone.capture.document import CaptureState
 from isochrone.capture.settings import CaptureSettings
-from isochrone.link.messages import Ack, Configure, CopyProgress, RecordSet, Resume, Suspended
+from isochrone.link.messages import Ack, Configure, CopyProgress, RecordSet, Resume, Suspended, WantedVolume
 from isochrone.model.policy import SessionPolicy
 from support.cores import MILLISECOND_NS, SECOND_NS, WINDOW_OPEN, PrimarySite, Replica, hello
 from support.store import TRACK
@@ -39,7 +39,7 @@ def test_nothing_is_sent_before_the_mover_knows_the_volumes() -> None:
     site.links.link_opened(1)
     site.say(1, hello())
     assert site.tick() == []
-    site.say(1, Configure(1, ["a"], [], SessionPolicy()))
+    site.say(1, Configure(1, [WantedVolume("a")], SessionPolicy()))
     assert any(isinstance(message, RecordSet) for message in site.tick())
 
 
@@ -116,7 +116,7 @@ def test_records_of_a_volume_that_left_the_session_are_not_sent() -> None:
     stream = site.open_stream(["a", "b"], window_bytes=0)
     site.write("a", 0, 1)
     site.write("b", 0, 2)
-    site.say(1, Configure(1, ["b"], [], SessionPolicy()))
+    site.say(1, Configure(1, [WantedVolume("b")], SessionPolicy()))
     stream.acknowledged(Ack(0, WINDOW_OPEN, 0))
     replica = site.copied()
     assert (replica.tags(1, 1), replica.tags(2, 1)) == ([0], [2])

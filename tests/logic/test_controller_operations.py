@@ -27,7 +27,7 @@ from isochrone.controller.exports import PoolExports
 from isochrone.controller.operations import ControllerOperations
 from isochrone.controller.primary_shell import PrimaryShell
 from isochrone.controller.session_set import SessionSet
-from isochrone.link.messages import PROTOCOL_VERSION, Configure, Hello
+from isochrone.link.messages import PROTOCOL_VERSION, Configure, Hello, WantedVolume
 from isochrone.model.choices import Compression
 from isochrone.model.errors import ConflictError, IsochroneError
 from isochrone.model.policy import SessionPolicy
@@ -107,7 +107,7 @@ class World:
         self.links.link_opened(1)
         hello = Hello(PROTOCOL_VERSION, "3" * 32, "far", 1, "4" * 32, "m", TRACK, Compression.OFF, "", 0)
         self.links.link_received(1, hello)
-        self.links.link_received(1, Configure(1, [volume], [], SessionPolicy()))
+        self.links.link_received(1, Configure(1, [WantedVolume(volume)], SessionPolicy()))
 
 
 Step = Callable[[World], Awaitable[Any]]

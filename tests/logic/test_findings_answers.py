@@ -19,6 +19,7 @@ from isochrone.link.messages import (
     Quiesced,
     RefusalCode,
     Refused,
+    WantedVolume,
 )
 from isochrone.model.policy import SessionPolicy
 from isochrone.testing.sim_disk import fail_nth
@@ -54,11 +55,11 @@ def test_a_volume_whose_change_map_finds_no_room_is_refused_and_the_others_go_on
     site = PrimarySite(volumes={"a": 16, "b": 16})
     site.open_stream(("a",))
     site.disk.hook = fail_nth(1, errno.ENOSPC, kind="allocate")
-    (answer,) = site.say(1, Configure(1, ["a", "b"], [], SessionPolicy()))
+    (answer,) = site.say(1, Configure(1, [WantedVolume("a"), WantedVolume("b")], SessionPolicy()))
     assert isinstance(answer, Configured)
     assert [info.name for info in answer.volumes] == ["a"]
     assert [refusal.name for refusal in answer.refused] == ["b"]
-    (answer,) = site.say(1, Configure(1, ["a", "b"], ["a"], SessionPolicy()))
+    (answer,) = site.say(1, Configure(1, [WantedVolume("a", True), WantedVolume("b")], SessionPolicy()))
     assert isinstance(answer, Configured)
     assert [info.name for info in answer.volumes] == ["a", "b"]
 
@@ -67,7 +68,7 @@ def test_a_message_that_the_device_fails_is_answered_not_raised() -> None:
     site = PrimarySite(volumes={"a": 16, "b": 16})
     site.open_stream(("a", "b"))
     site.disk.hook = fail_nth(1, kind="remove")
-    (answer,) = site.say(1, Configure(1, ["a"], ["a"], SessionPolicy()))
+    (answer,) = site.say(1, Configure(1, [WantedVolume("a", True)], SessionPolicy()))
     assert isinstance(answer, Refused)
     assert answer.code is RefusalCode.BUSY
 

@@ -17,6 +17,7 @@ from isochrone.link.messages import (
     VolumeCopy,
     VolumeInfo,
     VolumeRefusal,
+    WantedVolume,
 )
 from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.policy import SessionPolicy
@@ -53,7 +54,7 @@ def test_every_payload_coding_is_described() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [*CONTROL_TYPES.values(), VolumeInfo, VolumeRefusal, VolumeCopy, SessionPolicy]
+    "part", [*CONTROL_TYPES.values(), WantedVolume, VolumeInfo, VolumeRefusal, VolumeCopy, SessionPolicy]
 )
 def test_every_member_is_described(part: type) -> None:
     row = re.search(rf"^\| {part.__name__} \| ((?:none|`).*) \|$", TEXT, re.MULTILINE)

@@ -37,6 +37,7 @@ from isochrone.link.messages import (
     VolumeCopy,
     VolumeInfo,
     VolumeRefusal,
+    WantedVolume,
     cut_text,
 )
 from isochrone.model.choices import OverflowPolicy
@@ -278,7 +279,7 @@ def test_parts_of_control_messages_are_held_to_the_same_rules() -> None:
 def test_the_fullest_answers_for_a_session_fit_a_control_message() -> None:
     names = [f"{number:064}" for number in range(VOLUMES_PER_SESSION_MAX)]
     policy = SessionPolicy(overflow_policy=OverflowPolicy.SUSPEND, pace_delay_ns_max=2**64 - 1)
-    configure = Configure(2**32 - 1, names, names, policy)
+    configure = Configure(2**32 - 1, [WantedVolume(name, True, 2**32 - 1) for name in names], policy)
     configured = Configured(1, [VolumeInfo(name, 2**32 - 1, 2**64 - 1, 2**64 - 1) for name in names])
     progress = CopyProgress([VolumeCopy(2**32 - 1, 2**64 - 1, 2**64 - 1)] * VOLUMES_PER_SESSION_MAX)
     reason = cut_text('"\x00 ö' * 100, REFUSAL_TEXT_BYTES_MAX)
@@ -289,7 +290,7 @@ def test_the_fullest_answers_for_a_session_fit_a_control_message() -> None:
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "a b", "a\\n", "é", "a" * 65])
 def test_a_name_that_nobody_could_have_given_is_refused(name: str) -> None:
-    good = b'{"number":1,"volumes":["ledger-1.db"],"not_empty":[],"policy":{"overflow_policy":"pace","pace_delay_ns_max":0}}'
+    good = b'{"number":1,"volumes":[{"name":"ledger-1.db"}],"policy":{"overflow_policy":"pace","pace_delay_ns_max":0}}'
     assert list(greeted().feed(control_frame(MessageType.CONFIGURE, good)))
     with pytest.raises(ProtocolError, match="CONFIGURE message is malformed"):
         list(

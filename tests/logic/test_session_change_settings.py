@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from isochrone.link.messages import Configure, Configured, Hello, VolumeInfo, Welcome
+from isochrone.link.messages import Configure, Configured, Hello, VolumeInfo, WantedVolume, Welcome
 from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.errors import ConflictError
 from isochrone.model.policy import SessionPolicy
@@ -65,7 +65,7 @@ def test_the_mover_forms_groups_as_the_session_says() -> None:
 def test_primaries_are_told_the_policy_and_the_link_stays() -> None:
     actions = Streaming().change(overflow_policy=OverflowPolicy.SUSPEND, pace_delay_ns_max=5)
     policy = SessionPolicy(overflow_policy=OverflowPolicy.SUSPEND, pace_delay_ns_max=5)
-    assert actions == [SendMessage(0, Configure(2, ["db"], ["db"], policy), durably=True)]
+    assert actions == [SendMessage(0, Configure(2, [WantedVolume("db", True)], policy), durably=True)]
 
 
 def test_another_compression_is_asked_for_on_a_new_link() -> None:

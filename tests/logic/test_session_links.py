@@ -28,6 +28,7 @@ from isochrone.link.messages import (
     VolumeCopy,
     VolumeInfo,
     VolumeRefusal,
+    WantedVolume,
     Welcome,
 )
 from isochrone.model.records import RecordKind
@@ -153,7 +154,7 @@ def test_welcome_is_answered_with_the_wanted_volumes() -> None:
     site = greeted()
     (answer,) = site.say(welcome())
     assert isinstance(answer, Configure)
-    assert (answer.volumes, answer.not_empty) == (["a"], [])
+    assert answer.volumes == [WantedVolume("a")]
     assert site.session.document.sources[0].controller_id == PRIMARY_IDS[0]
 
 
@@ -163,7 +164,7 @@ def test_a_confirmed_pair_is_told_as_not_empty() -> None:
     site.greet()
     (answer,) = site.say(welcome(continues=True))
     assert isinstance(answer, Configure)
-    assert answer.not_empty == ["a"]
+    assert answer.volumes == [WantedVolume("a", not_empty=True)]
 
 
 def test_another_controller_at_the_address_is_refused_and_named() -> None:

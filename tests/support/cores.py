@@ -6,7 +6,7 @@ sockets and threads is done at once and in order, and time moves only when a tes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from isochrone.link.messages import (
     Hello,
     Message,
     RecordSet,
+    WantedVolume,
 )
 from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.policy import SessionPolicy
@@ -239,7 +240,7 @@ class PrimarySite:
         *,
         link: int = 1,
         greeting: Hello | None = None,
-        not_empty: Iterable[str] = (),
+        not_empty: Collection[str] = (),
         window_bytes: int = WINDOW_OPEN,
         policy: OverflowPolicy = OverflowPolicy.PACE,
         pace_delay_ns_max: int = 0,
@@ -249,7 +250,7 @@ class PrimarySite:
         self.links.link_opened(link)
         self.say(link, greeting)
         wanted = SessionPolicy(overflow_policy=policy, pace_delay_ns_max=pace_delay_ns_max)
-        self.say(link, Configure(1, list(volumes), list(not_empty), wanted))
+        self.say(link, Configure(1, [WantedVolume(name, name in not_empty) for name in volumes], wanted))
         self.say(link, Ack(0, window_bytes, 0))
         return self.primary.streams[greeting.session_id]
 

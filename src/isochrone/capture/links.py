@@ -29,6 +29,7 @@ from isochrone.link.messages import (
     Suspend,
     Unquiesce,
     VolumeRefusal,
+    WantedVolume,
     Welcome,
     cut_text,
 )
@@ -178,9 +179,8 @@ class PrimaryLinks:
             stream.send(Configured(configure.number, []))
             return
         self._primary.remember(stream, stream.document.changed(policy=configure.policy))
-        not_empty = set(configure.not_empty)
-        refused = {name: text for name in configure.volumes if (text := self._refuse_volume(name))}
-        wanted = {name: name in not_empty for name in configure.volumes if name not in refused}
+        refused = {v.name: text for v in configure.volumes if (text := self._refuse_volume(v.name))}
+        wanted = [volume for volume in configure.volumes if volume.name not in refused]
         refused |= self._primary.set_volumes(stream, wanted)
         stream.configured()
         refusals = [
@@ -218,7 +218,7 @@ class PrimaryLinks:
         stream.end_incarnation()
         captured = {volume.volume.name for volume in stream.volumes.values()}
         forgotten = {name for name in fence.volumes if not self._refuse_volume(name)}
-        primary.set_volumes(stream, dict.fromkeys(sorted(captured | forgotten), True))
+        primary.set_volumes(stream, [WantedVolume(name, True) for name in sorted(captured | forgotten)])
         primary.remember(
             stream,
             stream.document.changed(

@@ -14,7 +14,7 @@ sessions, and says how long its acknowledgements are held.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from isochrone.capture.actions import Action, CloseLink
@@ -26,7 +26,7 @@ from isochrone.capture.settings import CaptureSettings
 from isochrone.capture.side_file import Backlog, SideFile
 from isochrone.capture.stamper import Stamper
 from isochrone.capture.stream import CapturedVolume, SessionStream
-from isochrone.link.messages import cut_text
+from isochrone.link.messages import WantedVolume, cut_text
 from isochrone.model.choices import OverflowPolicy
 from isochrone.model.errors import ConflictError, NotFoundError
 from isochrone.model.records import RECORD_STRUCT, RecordBatch, RecordKind
@@ -347,33 +347,33 @@ class Primary:
             stream.document = document
             self._pool.log_write()
 
-    def set_volumes(self, stream: SessionStream, wanted: dict[str, bool]) -> dict[str, str]:
-        """Capture exactly the volumes named in `wanted`; the value says whether the secondary already holds data.
+    def set_volumes(self, stream: SessionStream, wanted: Iterable[WantedVolume]) -> dict[str, str]:
+        """Capture exactly the volumes named in `wanted`.
 
         Returns the names that cannot be captured, with the reason.
         """
         self._seal()
         refused: dict[str, str] = {}
-        numbers: dict[int, bool] = {}
-        for name, not_empty in wanted.items():
-            volume = self._pool.volumes.get(name)
+        numbers: dict[int, WantedVolume] = {}
+        for wish in wanted:
+            volume = self._pool.volumes.get(wish.name)
             if volume is None:
-                refused[name] = f"no volume {name!r} here: create it, or correct the pair's name"
+                refused[wish.name] = f"no volume {wish.name!r} here: create it, or correct the pair's name"
             else:
-                numbers[volume.number] = not_empty
+                numbers[volume.number] = wish
         dropped = [stream.volumes.pop(number) for number in list(stream.volumes) if number not in numbers]
-        for number, not_empty in numbers.items():
+        for number, wish in numbers.items():
             is_captured = number in stream.volumes
             if not is_captured:
                 try:
                     self._open_captured(stream, number)
                 except OSError as error:  # the folder is full, say: the other volumes go on
-                    name = self._pool.volume_by_number(number).name
-                    refused[name] = f"its change map cannot be made in the pool's folder: {error}"
+                    refused[wish.name] = f"its change map cannot be made in the pool's folder: {error}"
                     continue
+            stream.volumes[number].priority = wish.priority
             # A secondary that is empty still (its pair may have left and come back unheard) lacks all that is mapped.
-            if not is_captured or not not_empty:
-                self._begin_copy(stream, number, not_empty)
+            if not is_captured or not wish.not_empty:
+                self._begin_copy(stream, number, wish.not_empty)
         # A map exists before the document that names it and is removed after it: a session never starts on a map
         # that a crash has emptied.
         self.remember(stream, stream.document.changed(volumes=tuple(sorted(stream.volumes))))

@@ -36,9 +36,10 @@ class CapturedVolume:
         captured_from_ns: records of the volume up to here are of an earlier time in the session, with a gap since.
         copier: what is still to be copied; None when nothing is.
         copied_through_ns: time by which every image was captured; 0 while tracks remain.
+        priority: volumes of a higher one are copied first.
     """
 
-    __slots__ = ("captured_from_ns", "change_map", "copied_through_ns", "copier", "volume")
+    __slots__ = ("captured_from_ns", "change_map", "copied_through_ns", "copier", "priority", "volume")
 
     def __init__(self, volume: Volume, change_map: ChangeMap, captured_from_ns: int) -> None:
         self.captured_from_ns = captured_from_ns
@@ -46,6 +47,7 @@ class CapturedVolume:
         self.change_map = change_map
         self.copier: Copier | None = None
         self.copied_through_ns = 0
+        self.priority = 0
 
     @property
     def tracks_remaining(self) -> int:
@@ -213,9 +215,9 @@ class SessionStream:
         )
 
     def _next_to_copy(self) -> CapturedVolume | None:
-        """Smallest remaining first: pairs become DUPLEX early and no big one holds back the small."""
+        """Highest priority, then smallest remaining first: pairs become DUPLEX early, no big one holds back the small."""
         waiting = [captured for captured in self.volumes.values() if captured.copier]
-        return min(waiting, key=lambda captured: captured.tracks_remaining, default=None)
+        return min(waiting, key=lambda c: (-c.priority, c.tracks_remaining), default=None)
 
     def send_records(self, now_ns: int) -> None:
         """Send what is captured as far as the window and the link take it, else a heartbeat when one is due."""

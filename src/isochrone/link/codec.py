@@ -77,7 +77,7 @@ def _strict_adapter(message_class: type[ControlMessage]) -> TypeAdapter[Any]:
     return TypeAdapter(with_config(_STRICT)(message_class))
 
 
-for _part in (messages.VolumeInfo, messages.VolumeRefusal, messages.VolumeCopy):
+for _part in (messages.WantedVolume, messages.VolumeInfo, messages.VolumeRefusal, messages.VolumeCopy):
     with_config(_STRICT)(_part)
 
 _ADAPTERS: Final = {number: _strict_adapter(message_class) for number, message_class in CONTROL_TYPES.items()}

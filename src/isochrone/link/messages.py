@@ -133,21 +133,33 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class WantedVolume:
+    """One primary volume of the session, as the mover wants it captured.
+
+    Attributes:
+        not_empty: its secondary may hold data. If capture of such a volume begins with this message, every track is
+            copied, unmapped ones as zeros. The secondary of any other is empty: its mapped tracks are copied, also when
+            the volume is captured already.
+        priority: volumes of a higher one are copied first; among equals the one with least to copy.
+    """
+
+    name: Name
+    not_empty: bool = False
+    priority: U32 = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Configure:
     """Mover to primary: the whole wanted set of volumes; may be sent again at any time.
 
     Attributes:
         number: 1, 2, ... within one connection; Configured repeats it.
-        volumes: names of the primary volumes of this session at this controller.
-        not_empty: names among them whose secondary may hold data. If capture of such a volume begins with this message,
-            every track is copied, unmapped ones as zeros. The secondary of any other is empty: its mapped tracks are
-            copied, also when the volume is captured already.
+        volumes: the volumes of this session at this controller.
         policy: what the primary is to obey.
     """
 
     number: U32
-    volumes: Annotated[list[Name], Field(max_length=VOLUMES_PER_SESSION_MAX)]
-    not_empty: Annotated[list[Name], Field(max_length=VOLUMES_PER_SESSION_MAX)]
+    volumes: Annotated[list[WantedVolume], Field(max_length=VOLUMES_PER_SESSION_MAX)]
     policy: SessionPolicy
 
 

@@ -51,6 +51,7 @@ class PairDocument(BaseModel):
         complete: the pair has been DUPLEX: the committed image of the secondary is one that was true.
         duplex: every write up to the consistency time is in the committed image.
         removing: leaves the session once the primary has confirmed.
+        priority: pairs of a higher one are copied first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -63,6 +64,7 @@ class PairDocument(BaseModel):
     complete: bool = False
     duplex: bool = False
     removing: bool = False
+    priority: U32 = 0
 
     @property
     def is_confirmed(self) -> bool:

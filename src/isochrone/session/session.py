@@ -21,6 +21,7 @@ from isochrone.link.messages import (
     Resume,
     Suspend,
     Unquiesce,
+    WantedVolume,
     cut_text,
 )
 from isochrone.model.errors import ConflictError
@@ -249,15 +250,14 @@ class Session:
 
     def configure(self, source: int) -> None:
         """Tell `source` which of its volumes are in the session."""
-        pairs = [pair for pair in self.document.pairs if pair.source == source and not pair.removing]
         contact = self.contacts[source]
         contact.configures_sent += 1
-        message = Configure(
-            contact.configures_sent,
-            [pair.primary_volume for pair in pairs],
-            [pair.primary_volume for pair in pairs if pair.is_confirmed],
-            self.document.policy,
-        )
+        wanted = [
+            WantedVolume(pair.primary_volume, pair.is_confirmed, pair.priority)
+            for pair in self.document.pairs
+            if pair.source == source and not pair.removing
+        ]
+        message = Configure(contact.configures_sent, wanted, self.document.policy)
         self._actions.append(SendMessage(source, message, durably=True))
 
     def suspend_all(self, reason: str) -> None:
