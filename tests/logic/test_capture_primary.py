@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -20,6 +21,8 @@ from isochrone.model.errors import (
     PoolReadOnlyError,
 )
 from isochrone.model.policy import SessionPolicy
+from isochrone.store.track_errors import TrackReadError
+from isochrone.store.volume import Volume
 from isochrone.testing.sim_disk import Operation, SimulatedCrash, crash_nth, fail_nth
 from support.cores import MILLISECOND_NS, SECOND_NS, SESSION_ID, PrimarySite, hello
 from support.store import TRACK, run, tags, tracks
@@ -264,6 +267,38 @@ def test_p2_3_where_not_even_reading_works_the_session_suspends_with_the_track_m
     assert (stream.state, 2 in site.marked()) == (CaptureState.SUSPENDED, True)
     assert "cannot be read" in stream.document.reason
     assert any(isinstance(message, Suspended) for message in site.take(1))
+
+
+@pytest.mark.parametrize(
+    "request_part",
+    [
+        lambda site, volume: site.primary.write(volume, 2 * TRACK + 512, b"x" * 512),
+        lambda site, volume: site.primary.write(volume, TRACK + 512, b"x" * TRACK),
+        lambda site, volume: site.primary.zero(volume, TRACK + 512, TRACK, allocate=False),
+        lambda site, volume: site.primary.zero(volume, TRACK, TRACK + 512, allocate=True),
+    ],
+)
+def test_a_part_of_a_track_that_cannot_be_read_is_the_applications_error_and_changes_nothing(
+    request_part: Callable[[PrimarySite, Volume], object],
+) -> None:
+    site = streaming()
+    volume = site.pool.volumes["a"]
+    site.write("a", 1, 7)
+    site.primary.end_batch()
+    site.write("a", 2, 8)
+    site.primary.end_batch()
+    replica = site.copied()
+    site.disk.spoil_track(volume, 2)
+    records = replica.record_count
+    with pytest.raises(TrackReadError, match="track 2 of volume a cannot be read") as caught:
+        request_part(site, volume)
+    assert caught.value.errno == errno.EIO
+    site.primary.end_batch()
+    assert site.primary.streams[SESSION_ID].state is CaptureState.STREAMING
+    assert site.copied(replica=replica).record_count == records
+    site.write("a", 2, 9)  # all of the track: nothing old is needed
+    site.primary.end_batch()
+    assert site.copied(replica=replica).tags(1, 4) == [0, 7, 9, 0] == tags(site.pool, "a", 4)
 
 
 def test_a_failed_trim_is_captured_as_what_the_volume_then_holds() -> None:

@@ -32,6 +32,7 @@ from isochrone.model.errors import ConflictError, NotFoundError
 from isochrone.model.records import RECORD_STRUCT, RecordBatch, RecordKind
 from isochrone.store.disk import Buffer, Disk
 from isochrone.store.pool import Pool
+from isochrone.store.track_errors import TrackReadError
 from isochrone.store.volume import Volume
 
 _PACK = RECORD_STRUCT.pack
@@ -161,6 +162,8 @@ class Primary:
             change_map.mark(track, track_count)
         try:
             track, track_count, image = volume.write(offset, data)
+        except TrackReadError:  # nothing was changed: it is the application's error alone
+            raise
         except OSError:
             self._write_failed(route, volume, [(track, track_count)])
             raise
@@ -197,6 +200,8 @@ class Primary:
                 change_map.mark(track, track_count)
         try:
             result = volume.zero(offset, length, allocate=allocate)
+        except TrackReadError:
+            raise
         except OSError:
             self._write_failed(route, volume, touched)
             raise

@@ -34,6 +34,7 @@ from isochrone.store.log_records import (
 from isochrone.store.runs import Run, runs_of
 from isochrone.store.state import PoolState
 from isochrone.store.tables import VolumeTable
+from isochrone.store.track_errors import track_read_error
 
 _ZERO_BYTES: Final = bytes(1 << 20)
 _ONES: Final = np.ones(PAGE_ENTRY_COUNT, np.uint16).tobytes()
@@ -162,6 +163,7 @@ class Volume:
             RefusedError: beyond the volume.
             PoolFullError: no free track, also after a sync; nothing was changed.
             PoolReadOnlyError: the pool takes no writes.
+            TrackReadError: a track that is written in part cannot be read; nothing was changed.
             OSError: the device failed; tracks that were overwritten in place hold old or new content.
         """
         if self._health.reason is not None:
@@ -214,8 +216,10 @@ class Volume:
         if not allocate:
             edges = [edge for edge in edges if self._entry(edge[0] >> self._shift)]
         self._reserve_zero(edges, first, max(end, first), allocate=allocate)
-        for start, count in edges:
-            result.edges.append(self.write(start, bytes(count)))
+        # All that must be read is read first: an error then has changed nothing.
+        images = [self._image_with_zeros(start, count) for start, count in edges]
+        for track, image in images:
+            result.edges.append(self._write_tracks(track, 1, image))
         if first < end:
             if allocate:
                 self._store_zeros(first, end - first)
@@ -299,12 +303,25 @@ class Volume:
         image = bytearray(count << self._shift)
         start = offset - (first << self._shift)
         if start:
-            image[: self._track_size] = self.read(first << self._shift, self._track_size)
+            image[: self._track_size] = self._read_old(first)
         if (start + length) & self._offset_mask and (count > 1 or not start):
-            last = first + count - 1 << self._shift
-            image[-self._track_size :] = self.read(last, self._track_size)
+            image[-self._track_size :] = self._read_old(first + count - 1)
         image[start : start + length] = data
         return self._write_tracks(first, count, image)
+
+    def _image_with_zeros(self, offset: int, length: int) -> tuple[int, bytearray]:
+        """Return the track that a range within one track lies in, and its image with the range zeroed."""
+        track, start = offset >> self._shift, offset & self._offset_mask
+        image = bytearray(self._read_old(track))
+        image[start : start + length] = bytes(length)
+        return track, image
+
+    def _read_old(self, track: int) -> bytes:
+        """Return what `track` holds, for a change of a part of it. Raises TrackReadError."""
+        try:
+            return self.read(track << self._shift, self._track_size)
+        except OSError as error:
+            raise track_read_error(self.name, track, error) from error
 
     def _write_tracks(self, first: int, count: int, data: Buffer) -> tuple[int, int, Buffer]:
         """Write whole tracks, of any state."""

@@ -26,6 +26,9 @@ from typing import Final
 
 from isochrone.model.errors import BusyError, DamagedError, RefusedError
 from isochrone.store.disk import LOCK_NAME, SECTOR_SIZE_BYTES, Buffer, WritableBuffer
+from isochrone.store.superblock import TRACKS_NAME
+from isochrone.store.volume import Volume
+from isochrone.testing.bad_sectors import BadSectors
 from isochrone.testing.sim_file import SimInode, SimSpace
 
 SIMULATED_PID: Final = 4242
@@ -143,7 +146,12 @@ class _Folder:
 
 
 class SimDisk:
-    """A folder in memory (`store.disk.Disk`) with crashes and faults."""
+    """A folder in memory (`store.disk.Disk`) with crashes and faults.
+
+    Attributes:
+        hook: sees every operation before it happens, and may fail it.
+        bad_sectors: what cannot be read until it is written again.
+    """
 
     def __init__(self, *, seed: int = 0, space_bytes_max: int | None = None) -> None:
         """Make an empty folder.
@@ -153,6 +161,7 @@ class SimDisk:
             stored). space_bytes_max: room for data in all files, in blocks of 4 KiB; None for any amount.
         """
         self.hook: Hook | None = None
+        self.bad_sectors = BadSectors()
         self.operation_count = 0
         self._folder = _Folder(SimSpace(space_bytes_max))
         self._rng = Random(seed)
@@ -163,6 +172,7 @@ class SimDisk:
         """Return the same folder as another process of the same machine sees it."""
         other = SimDisk()
         other._folder = self._folder
+        other.bad_sectors = self.bad_sectors
         return other
 
     def kill(self) -> None:
@@ -179,6 +189,14 @@ class SimDisk:
         """The machine dies and starts again: unsynced writes and names are lost or kept as `rng` says."""
         self.kill()
         self._folder.power_loss(rng)
+
+    def spoil_track(self, volume: Volume, track: int) -> bool:
+        """Make what `track` of a volume of the pool here is stored on unreadable; returns False for an unmapped one."""
+        size_bytes = volume.size_bytes // volume.track_count
+        physical = volume._entry(track)
+        if physical:
+            self.bad_sectors.spoil(TRACKS_NAME, (physical - 1) * size_bytes, size_bytes)
+        return bool(physical)
 
     def evict(self) -> None:
         """Memory pressure drops clean pages: what a failed datasync lost now reads as before."""
@@ -306,6 +324,7 @@ class SimFile:
     def pread(self, length: int, offset: int) -> bytes:
         """Return exactly `length` bytes from `offset` (see File)."""
         self._step("read", offset, length)
+        self._disk.bad_sectors.check(self._name, offset, length)
         self._check_end(offset, length)
         return bytes(memoryview(self._inode.data)[offset : offset + length])
 
@@ -313,6 +332,7 @@ class SimFile:
         """Fill all `buffers` from `offset` on (see File)."""
         length = sum(map(len, buffers))
         self._step("read", offset, length)
+        self._disk.bad_sectors.check(self._name, offset, length)
         self._check_end(offset, length)
         with memoryview(self._inode.data) as data:
             for buffer in buffers:
@@ -330,6 +350,7 @@ class SimFile:
             raise
         if len(data):
             self._inode.write(data, offset)
+            self._disk.bad_sectors.written(self._name, offset, len(data))
 
     def pwritev(self, buffers: Sequence[Buffer], offset: int) -> None:
         """Write all `buffers` back to back at `offset` (see File)."""
