@@ -40,8 +40,8 @@ format: $(READY) ## rewrite the sources in the one format
 bench: $(READY) programs ## measure beside nbdkit and qemu-nbd (10 minutes); ARGS="--help" for parts of it
 	$(BIN)/python -m bench.run $(ARGS)
 
-sim: $(READY) ## run the simulator from SEED=n, over SEEDS=m seeds
-	$(BIN)/python -m isochrone.testing.simulate --seed $(SEED) --count $(SEEDS) $(ARGS)
+sim: $(READY) ## run the simulator from SEED=n, over SEEDS=m seeds, in JOBS processes
+	$(BIN)/python -m isochrone.testing.simulate --seed $(SEED) --count $(SEEDS) --jobs $(JOBS) $(ARGS)
 
 lock: $(READY) ## resolve the dependencies of pyproject.toml anew into requirements-dev.lock
 	$(BIN)/pip install --quiet uv

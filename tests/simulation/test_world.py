@@ -11,8 +11,8 @@ from isochrone.testing.judge import Tally
 from isochrone.testing.oracle import OracleError
 from isochrone.testing.world import World
 
-SEEDS_PER_TEST = 10
-SEED_COUNT = int(os.environ.get("ISOCHRONE_SEEDS", "300"))
+SEEDS_PER_TEST = 20
+SEED_COUNT = int(os.environ.get("ISOCHRONE_SEEDS", "1000"))
 FIRST_SEED = int(os.environ.get("ISOCHRONE_FIRST_SEED", "0"))
 
 

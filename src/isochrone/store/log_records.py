@@ -12,7 +12,7 @@ from xxhash import xxh3_64_intdigest
 
 from isochrone.model.records import RECORD_DTYPE, RecordArray
 from isochrone.store.allocator import TrackNumbers
-from isochrone.store.runs import expand, pairs_of
+from isochrone.store.runs import LIST_COUNT_MAX, expand, pairs_of
 
 RECORD_MAGIC: Final = int.from_bytes(b"ISLR", "little")
 RECORD_ALIGN: Final = 8
@@ -95,6 +95,8 @@ def map_entries(volume: int, tracks: NDArray[np.integer], physicals: TrackNumber
     """Return MAP entries for ascending `tracks` that were mapped to `physicals` (not 0), as few as runs
     allow.
     """
+    if len(tracks) <= LIST_COUNT_MAX:
+        return _entries_of_few(volume, tracks.tolist(), physicals.tolist())
     steps = (np.diff(tracks.astype(np.int64)) != 1) | (np.diff(physicals.astype(np.int64)) != 1)
     starts = np.concatenate([[0], np.flatnonzero(steps) + 1])
     counts = np.diff(starts, append=len(tracks))
@@ -110,6 +112,19 @@ def map_entries(volume: int, tracks: NDArray[np.integer], physicals: TrackNumber
     entries["physical"] = physicals[starts]
     entries["count"] = counts
     return entries.tobytes()
+
+
+def _entries_of_few(volume: int, tracks: list[int], physicals: list[int]) -> bytes:
+    """Return the same for a handful of tracks, at a third of the cost."""
+    entries: list[bytes] = []
+    first, start, count = tracks[0], physicals[0], 0
+    for track, physical in zip(tracks, physicals, strict=True):
+        if track != first + count or physical != start + count:
+            entries.append(MAP_ENTRY.pack(volume, first, start, count))
+            first, start, count = track, physical, 0
+        count += 1
+    entries.append(MAP_ENTRY.pack(volume, first, start, count))
+    return b"".join(entries)
 
 
 def pack_stage(stage: StagePayload) -> bytes:

@@ -113,7 +113,7 @@ class TrackTables:
         """Yield (first track, mapped) of alternating runs that cover tracks `first` to `end - 1`."""
         page_first = first >> PAGE_SHIFT
         present = table.pages[page_first : page_count_for(end)] != 0
-        starts = [0, *(np.flatnonzero(np.diff(present)) + 1).tolist()]
+        starts = [0, *(np.flatnonzero(present[1:] != present[:-1]) + 1).tolist()]
         state: bool | None = None
         for start, stop in zip(starts, [*starts[1:], len(present)], strict=True):
             low = max(first, (page_first + start) << PAGE_SHIFT)
@@ -127,7 +127,7 @@ class TrackTables:
         """Yield (first track, mapped) of runs over pages that exist, a bounded number of entries at a time."""
         for start in range(low, high, _RUN_ENTRY_COUNT):
             mapped = self.lookup(table, start, min(_RUN_ENTRY_COUNT, high - start)) != 0
-            for index in [0, *(np.flatnonzero(np.diff(mapped)) + 1).tolist()]:
+            for index in [0, *(np.flatnonzero(mapped[1:] != mapped[:-1]) + 1).tolist()]:
                 yield start + index, bool(mapped[index])
 
     def assign(self, table: VolumeTable, tracks: NDArray[np.integer], physicals: TrackNumbers) -> Assigned:

@@ -34,6 +34,7 @@ class Application:
 
     Attributes:
         is_writing: cleared to let it end after the write in progress.
+        is_idle: it has ended.
         pause_ns: about how long it thinks between an acknowledgement and its next write.
     """
 
@@ -47,16 +48,18 @@ class Application:
         self._rng = rng
         self._history = history
         self._volumes = volumes
-        self.pause_ns = rng.choice((2 * MILLISECOND_NS, 8 * MILLISECOND_NS, 30 * MILLISECOND_NS))
+        self.is_idle = False
+        self.pause_ns = rng.choice((4 * MILLISECOND_NS, 10 * MILLISECOND_NS, 30 * MILLISECOND_NS))
         self._go_on()
 
     def _go_on(self) -> None:
+        self.is_idle = not self.is_writing
         if self.is_writing:
             self._events.after(self._rng.randrange(1, 2 * self.pause_ns), self._write_somewhere)
 
     def _write_somewhere(self) -> None:
         node, name = self._rng.choice(self._volumes)
-        if not node.is_up:
+        if not node.is_up or not self.is_writing:
             self._events.after(10 * MILLISECOND_NS, self._go_on)
             return
         life = node.life
@@ -100,7 +103,7 @@ class Application:
             else:
                 node.primary.write(volume, track * size, memoryview(bytearray(self._history.payload(write))))
         except (PoolFullError, ConflictError):
-            write.closed = True
+            self._history.close(write)
             self.refused_count += 1
             return None
         # A write that is only marked draws no stamp of its own; it is dated here, after it took effect.

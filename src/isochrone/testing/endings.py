@@ -52,7 +52,7 @@ class Endings:
     def _stop_writing(self) -> None:
         for application in self.world.applications:
             application.is_writing = False
-        self.world.events.run_until(self.world.events.now_ns() + SECOND_NS)
+        self._wait(lambda: all(application.is_idle for application in self.world.applications), "quiet")
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         if not self.world.events.run_until(self.world.events.now_ns() + SETTLE_NS_MAX, condition):

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 MILLISECOND_NS = 1_000_000
 SECOND_NS = 1_000_000_000
+LOOK_NS = MILLISECOND_NS
+"""How often it is asked whether what is waited for has come: asking costs more than most events."""
 
 
 class Events:
@@ -40,11 +42,14 @@ class Events:
         work()
         return True
 
-    def run_until(self, time_ns: int, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Run until virtual time `time_ns` or until `stop()` holds; returns whether it does."""
+    def run_until(self, time_ns: int, stop: Callable[[], bool] | None = None) -> bool:
+        """Run until virtual time `time_ns`, or until `stop()`, asked about every LOOK_NS, holds; returns whether it does."""
+        look_at_ns = 0
         while self._queue and self._queue[0][0] <= time_ns:
-            if stop():
-                return True
+            if stop is not None and self._now_ns >= look_at_ns:
+                if stop():
+                    return True
+                look_at_ns = self._now_ns + LOOK_NS
             self.step()
         self._now_ns = max(self._now_ns, time_ns)
-        return stop()
+        return stop is not None and stop()

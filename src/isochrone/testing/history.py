@@ -19,6 +19,7 @@ then on they are as real as acknowledged ones.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -29,6 +30,8 @@ from isochrone.model.records import RecordKind
 
 TOKEN_BYTES: Final = 16
 ZERO_TOKEN: Final = bytes(TOKEN_BYTES)
+REPLAYS_MAX: Final = 3
+"""Replays kept: one for each kind of time that is looked at in turn, C and J, and one more."""
 
 Buffer = bytes | bytearray | memoryview
 Image = Mapping[str, Sequence[Buffer]]
@@ -63,11 +66,16 @@ class Write:
     durable: bool = False
     closed: bool = False
     observed: bool = False
+    places: list[Place] = field(init=False)
+    """Where it writes, track by track."""
+
+    def __post_init__(self) -> None:
+        self.places = [(self.volume, self.track + index) for index in range(len(self.tokens))]
 
     @property
-    def places(self) -> list[Place]:
-        """Where it writes, track by track."""
-        return [(self.volume, self.track + index) for index in range(len(self.tokens))]
+    def order(self) -> tuple[int, int]:
+        """Its place in the order of times; of equal times, in the order of issue."""
+        return self.time_ns or 0, self.number
 
     @property
     def open(self) -> bool:
@@ -88,6 +96,21 @@ class Write:
 
 
 @dataclass(slots=True)
+class _Replay:
+    """The first `count` stamped writes, replayed: where `state_at` goes on from."""
+
+    count: int = 0
+    state: dict[Place, bytes] = field(default_factory=dict)
+
+    def advance(self, stamped: Sequence[Write], end: int) -> Mapping[Place, bytes]:
+        """Go on to the first `end` of `stamped` and return what they leave."""
+        for write in stamped[self.count : end]:
+            self.state.update(zip(write.places, write.tokens, strict=True))
+        self.count = end
+        return self.state
+
+
+@dataclass(slots=True)
 class History:
     """All writes to all volumes, in the order of issue."""
 
@@ -97,6 +120,11 @@ class History:
     by_place: dict[Place, list[Write]] = field(default_factory=dict)
     event_count: int = 0
     _token_places: dict[bytes, tuple[Write, Place]] = field(default_factory=dict)
+    _stamped: list[Write] = field(default_factory=list)
+    _open: dict[int, Write] = field(default_factory=dict)
+    _flushable: dict[str, list[Write]] = field(default_factory=dict)
+    _newest: _Replay = field(default_factory=_Replay)
+    _replays: list[_Replay] = field(default_factory=list)
 
     def add_volume(self, volume: str, track_count: int) -> None:
         """Begin the history of a volume of zeros."""
@@ -122,18 +150,26 @@ class History:
         if write.time_ns is not None:
             raise InternalError(f"{write} was stamped twice, now {time_ns}")
         write.time_ns = time_ns
+        self._enter_stamped(write)
 
     def acknowledge(self, write: Write) -> None:
         """Note that the application heard that a write is done."""
         if write.closed or write.acknowledged_at is not None:
             raise InternalError(f"{write} cannot be acknowledged: it ended before")
         write.acknowledged_at = self._next_event()
+        self._open.pop(write.number, None)
+        self._flushable.setdefault(write.volume, []).append(write)
 
     def refuse(self, write: Write) -> None:
         """Note that a write was refused with an error that promises that nothing was changed."""
         if write.time_ns is not None or not write.open:
             raise InternalError(f"{write} cannot be refused: it was captured or ended before")
+        self.close(write)
+
+    def close(self, write: Write) -> None:
+        """Note that a write failed: nobody was promised it."""
         write.closed = True
+        self._open.pop(write.number, None)
 
     def begin_flush(self) -> int:
         """Note that an application sends a flush; return a token for `end_flush`."""
@@ -141,9 +177,10 @@ class History:
 
     def end_flush(self, volume: str, flush: int) -> None:
         """Note that a flush was acknowledged: what was acknowledged on the volume before it began is durable."""
-        for write in self.writes:
-            if write.volume == volume and write.acknowledged_at is not None and write.acknowledged_at < flush:
-                write.durable = True
+        waiting = self._flushable.get(volume, [])
+        for write in waiting:
+            write.durable = write.durable or (write.acknowledged_at or 0) < flush
+        self._flushable[volume] = [write for write in waiting if not write.durable]
 
     def settle(self, image: Image, time_ns: int, *, power_lost: bool) -> None:
         """Take down what all volumes of a restarted controller hold, at the time of the restart.
@@ -153,35 +190,51 @@ class History:
         `Oracle.check_restart` judges first whether they may hold it.
         """
         held = self.state_at(None)
-        open_places = {place for write in self.writes if write.open for place in write.places}
+        open_places = {place for write in self._open.values() for place in write.places}
+        for write in [write for write in self._open.values() if write.volume in image]:
+            self.close(write)
+        if power_lost:
+            for write in self._stamped:
+                write.durable = write.durable or write.volume in image
         for volume, contents in image.items():
-            for write in self.writes:
-                if write.volume == volume:
-                    write.closed = write.closed or write.acknowledged_at is None
-                    write.durable = write.durable or (power_lost and write.time_ns is not None)
             for track, content in enumerate(contents):
                 token = self.token_of(content)
                 if token is None:
                     raise InternalError(f"{volume} track {track} holds no token; check the restart first")
                 if (volume, track) in open_places or token != held.get((volume, track), ZERO_TOKEN):
                     seen = self._append(volume, track, (token,))
-                    seen.observed, seen.time_ns, seen.durable = True, time_ns, power_lost
-                    seen.acknowledged_at = self._next_event()
+                    seen.observed, seen.durable = True, power_lost
+                    self.stamp(seen, time_ns)
+                    self.acknowledge(seen)
 
-    def state_at(self, through_ns: int | None) -> dict[Place, bytes]:
-        """Return the token of every place ever written, by all stamped writes with time <= through_ns (None: all)."""
-        state: dict[Place, bytes] = {}
-        for write in self.stamped():
-            if through_ns is None or (write.time_ns or 0) <= through_ns:
-                state.update(zip(write.places, write.tokens, strict=True))
-        return state
+    def state_at(self, through_ns: int | None) -> Mapping[Place, bytes]:
+        """Return the token of every place ever written, by all stamped writes with time <= through_ns (None: all).
 
-    def stamped(self) -> list[Write]:
+        Right until the next write is stamped, and one time's until another time is asked for. A replay from the beginning
+        at every look would cost more than the world itself, so a few are kept and the nearest goes on.
+        """
+        end = len(self._stamped)
+        if through_ns is None:
+            return self._newest.advance(self._stamped, end)
+        while end and (self._stamped[end - 1].time_ns or 0) > through_ns:
+            end -= 1
+        replay = max((r for r in self._replays if r.count <= end), key=lambda r: r.count, default=None)
+        if replay is None:
+            replay = _Replay()
+            self._replays = [*self._replays[1 - REPLAYS_MAX :], replay]
+        return replay.advance(self._stamped, end)
+
+    def stamped(self) -> Sequence[Write]:
         """Return the stamped writes in the order of their times; of equal times in the order of issue."""
-        return sorted(
-            (write for write in self.writes if write.time_ns is not None),
-            key=lambda write: write.time_ns or 0,
-        )
+        return self._stamped
+
+    def _enter_stamped(self, write: Write) -> None:
+        if not self._stamped or write.order > self._stamped[-1].order:
+            self._stamped.append(write)
+            return
+        insort(self._stamped, write, key=lambda write: write.order)
+        self._newest = _Replay()
+        self._replays.clear()
 
     def payload(self, write: Write) -> bytes:
         """Return the bytes that a write sends."""
@@ -216,6 +269,7 @@ class History:
     def _append(self, volume: str, track: int, tokens: tuple[bytes, ...]) -> Write:
         write = Write(len(self.writes) + 1, volume, track, tokens, self._next_event())
         self.writes.append(write)
+        self._open[write.number] = write
         for place, token in zip(write.places, tokens, strict=True):
             self.by_place.setdefault(place, []).append(write)
             if token != ZERO_TOKEN:

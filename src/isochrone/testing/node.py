@@ -17,7 +17,8 @@ from isochrone.testing.sim_disk import SimDisk, SimulatedCrash
 
 Steps = Generator[Callable[[], None], None, None]
 
-TICK_NS = 4 * MILLISECOND_NS
+TICK_NS = (3 * MILLISECOND_NS, 6 * MILLISECOND_NS, 12 * MILLISECOND_NS)
+"""About how often a process ticks: one draw for each life, as hosts are more or less loaded."""
 
 
 class Node:
@@ -44,6 +45,7 @@ class Node:
         self.on_death: Callable[[], None] | None = None
         self._flush_waiters: list[Callable[[str], None]] = []
         self._syncing = False
+        self._tick_ns = TICK_NS[0]
 
     # Life and death
 
@@ -52,6 +54,7 @@ class Node:
         self.life += 1
         self._flush_waiters = []
         self._syncing = False
+        self._tick_ns = self.rng.choice(TICK_NS)
         self.is_up = True
         self.guarded(self._start)()
 
@@ -147,7 +150,7 @@ class Node:
         self.tick_cores()
         if self.pool.checkpoint_due and not self._syncing:
             self.checkpoint()
-        self.after(self.rng.randrange(TICK_NS // 2, 2 * TICK_NS), self._tick)
+        self.after(self.rng.randrange(self._tick_ns // 2, self._tick_ns * 3 // 2), self._tick)
 
     def _background_sync(self) -> None:
         self.flush(lambda _: None)

@@ -288,11 +288,11 @@ class SimDisk:
     def step(self, life: int, kind: str, name: str, offset: int = 0, length: int = 0) -> None:
         """Count one operation of a handle of `life` and let the hook have its say."""
         self._check_alive(life)
-        operation = Operation(self.operation_count, kind, name, offset, length)
+        number = self.operation_count
         self.operation_count += 1
         if self.hook is not None:
             try:
-                self.hook(operation)
+                self.hook(Operation(number, kind, name, offset, length))
             except SimulatedCrash:
                 self._crashed = True
                 raise

@@ -62,11 +62,13 @@ class SimInode:
         if length:
             if offset + length > len(self.data):
                 self._set_size(offset + length)
-            with memoryview(data) as view:
-                self.data[offset : offset + length] = view[:length]
+            content = bytes(data)[:length]
+            self.data[offset : offset + length] = content
             start = offset - offset % SECTOR_SIZE_BYTES
             end = offset + length + -(offset + length) % SECTOR_SIZE_BYTES
-            self._changes.append((start, bytes(self.data[start:end])))
+            if end - start != length:
+                content = bytes(self.data[start:end])
+            self._changes.append((start, content))
         if length < len(data):
             raise OSError(errno.ENOSPC, "no space left on the simulated disk")
 
@@ -133,7 +135,8 @@ class SimInode:
     def _take_space(self, offset: int, length: int) -> int:
         """Take space block by block for a write; return how many of its bytes have space."""
         first, last = offset // BLOCK_SIZE_BYTES, -(-(offset + length) // BLOCK_SIZE_BYTES)
-        self._blocks.extend(bytes(max(0, last - len(self._blocks))))
+        if last > len(self._blocks):
+            self._blocks.extend(bytes(last - len(self._blocks)))
         while (block := self._blocks.find(0, first, last)) >= 0:
             try:
                 self._space.take(1)
@@ -205,14 +208,16 @@ def _apply(image: bytearray, changes: list[Change]) -> bytearray:
             _resize(image, change)
         else:
             start, sectors = change
-            length = min(len(sectors), len(image) - start)
-            if length > 0:
-                image[start : start + length] = memoryview(sectors)[:length]
+            end = start + len(sectors)
+            if end <= len(image):
+                image[start:end] = sectors
+            elif start < len(image):
+                image[start:] = sectors[: len(image) - start]
     return image
 
 
 def _resize(image: bytearray, size_bytes: int) -> None:
     if size_bytes < len(image):
         del image[size_bytes:]
-    else:
+    elif size_bytes > len(image):
         image.extend(bytes(size_bytes - len(image)))

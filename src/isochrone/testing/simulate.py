@@ -1,56 +1,64 @@
-"""Run worlds from seeds: `python -m isochrone.testing.simulate --seed 7 --count 100` (or `make sim`)."""
+"""Run worlds from seeds: `python -m isochrone.testing.simulate --seed 7 --count 100 --jobs 2` (or `make sim`)."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
-import traceback
+from typing import Final
 
-from isochrone.testing.endings import run_world
-from isochrone.testing.oracle import OracleError
-from isochrone.testing.world import World
+from isochrone.testing.runner import Outcome, Summary, run_seeds
 
-
-def run_seed(seed: int, *, verbose: bool) -> bool:
-    """Run one world; say what was wrong, and how to repeat it, when a promise breaks. Returns whether all held."""
-    began = time.perf_counter()
-    world = World(seed)
-    try:
-        run_world(world)
-    except OracleError as error:
-        print(f"seed {seed}: {error}\nrepeat with: make sim SEED={seed}", flush=True)
-        return False
-    except Exception:
-        traceback.print_exc()
-        print(f"seed {seed} ended in an error\nrepeat with: make sim SEED={seed}", flush=True)
-        return False
-    if verbose:
-        print(
-            f"seed {seed}: kept every promise, {time.perf_counter() - began:.2f} s; {world.tally}", flush=True
-        )
-    return True
+PROGRESS_INTERVAL_S: Final = 15.0
 
 
-def main() -> int:
-    """Run the seeds asked for; 0 when all promises held."""
+def parse_options(arguments: list[str] | None) -> argparse.Namespace:
+    """Return the command line, checked."""
     parser = argparse.ArgumentParser(
         prog="simulate", description="Run simulated worlds and check every promise."
     )
     parser.add_argument("--seed", type=int, default=0, help="first seed (default 0)")
     parser.add_argument("--count", type=int, default=1, help="how many seeds from there (default 1)")
-    parser.add_argument("--quiet", action="store_true", help="print failures and the summary only")
-    options = parser.parse_args()
-    began = time.perf_counter()
-    broken = [
-        seed
-        for seed in range(options.seed, options.seed + options.count)
-        if not run_seed(seed, verbose=not options.quiet)
-    ]
-    print(f"{options.count - len(broken)} passed, {len(broken)} failed", flush=True)
-    if broken:
-        print(f"failed: {broken}")
-    print(f"{time.perf_counter() - began:.1f} s")
-    return 1 if broken else 0
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the seeds (default 1)")
+    parser.add_argument("--quiet", action="store_true", help="print failures, progress and the summary only")
+    parser.add_argument(
+        "--keep-going", action="store_true", help="collect failures instead of stopping at the first"
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+    options = parser.parse_args(arguments)
+    if options.count < 1 or options.jobs < 1:
+        parser.error("--count and --jobs must be at least 1")
+    return options
+
+
+def tell(outcome: Outcome, *, quiet: bool) -> None:
+    """Print what became of one seed: always when a promise broke, with how to repeat it."""
+    if outcome.failure:
+        print(
+            f"seed {outcome.seed}: {outcome.failure}\nrepeat with: make sim SEED={outcome.seed}", flush=True
+        )
+    elif not quiet:
+        print(
+            f"seed {outcome.seed}: kept every promise, {outcome.elapsed_s:.2f} s; {outcome.tally}", flush=True
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the seeds asked for; 0 when all promises held."""
+    options = parse_options(arguments)
+    summary = Summary(options.seed, options.count)
+    told_at_s = time.monotonic()
+    seeds = range(options.seed, options.seed + options.count)
+    for outcome in run_seeds(seeds, options.jobs):
+        summary.add(outcome)
+        tell(outcome, quiet=options.quiet)
+        if outcome.failure and not options.keep_going:
+            break
+        if time.monotonic() - told_at_s >= PROGRESS_INTERVAL_S:
+            told_at_s = time.monotonic()
+            print(summary.progress(), file=sys.stderr, flush=True)
+    print(summary.finished().as_json() if options.json else summary.finished(), flush=True)
+    return 1 if summary.failures else 0
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ from isochrone.testing.sim_secondary import SecondaryNode
 
 TRACK_SIZE_BYTES: Final = 4096
 CHECKS_AFTER_RESTART: Final = 4
-RUN_NS_MAX: Final = 2 * SECOND_NS
+RUN_NS_MAX: Final = 1200 * MILLISECOND_NS
 
 
 @dataclass(slots=True)
@@ -109,7 +109,7 @@ class World:
             record_set_bytes_max=self.rng.choice((8192, 65536)),
             copy_ahead_bytes_max=self.rng.choice((8, 64)) * 4096,
             copy_step_tracks_max=self.rng.choice((3, 16, 256)),
-            heartbeat_interval_ns=10 * MILLISECOND_NS,
+            heartbeat_interval_ns=self.rng.choice((10, 20)) * MILLISECOND_NS,
             prune_interval_ns=self.rng.choice((20, 200)) * MILLISECOND_NS,
         )
         disk = SimDisk(seed=self.rng.getrandbits(32))
@@ -122,12 +122,12 @@ class World:
 
     def _make_secondary(self) -> SecondaryNode:
         disk = SimDisk(seed=self.rng.getrandbits(32))
-        tracks = len(self.primaries) * 3 * self.volume_tracks * self.rng.choice((4, 6)) + 1000
+        tracks = len(self.primaries) * 3 * self.volume_tracks * self.rng.choice((3, 5)) + 500
         Pool.create(disk, size_bytes=tracks * TRACK_SIZE_BYTES, preallocate=True)
         settings = SessionSettings(
             redial_ns_min=5 * MILLISECOND_NS,
             redial_ns_max=50 * MILLISECOND_NS,
-            silence_ns_max=300 * MILLISECOND_NS,
+            silence_ns_max=200 * MILLISECOND_NS,
         )
         return SecondaryNode("s", "f" * 32, self.events, self._fork(), disk, settings, self._dial)
 
@@ -201,7 +201,7 @@ class World:
 
     def _schedule_fault(self) -> None:
         if self.faults_on:
-            self.events.after(self.rng.randrange(10, 250) * MILLISECOND_NS, self._fault)
+            self.events.after(self.rng.randrange(1, 140) * MILLISECOND_NS, self._fault)
 
     def _fault(self) -> None:
         if not self.faults_on:
@@ -273,7 +273,7 @@ class World:
         node.disk.hook = None
         node.on_death = None
         self.tally.crashes += 1
-        self.events.after(self.rng.randrange(1, 300) * MILLISECOND_NS, lambda: self.restart(node))
+        self.events.after(self.rng.randrange(1, 150) * MILLISECOND_NS, lambda: self.restart(node))
 
     def restart(self, node: PrimaryNode | SecondaryNode) -> None:
         """Start a node that is down, perhaps to die again; judge what it holds."""
