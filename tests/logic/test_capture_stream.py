@@ -274,6 +274,47 @@ def test_marks_are_toggled_no_more_often_than_the_interval() -> None:
     assert 2 <= len(toggles - {None}) <= 4
 
 
+def test_marks_are_toggled_early_when_many_tracks_were_captured() -> None:
+    settings = CaptureSettings(prune_interval_ns=1000 * SECOND_NS, prune_tracks_max=4)
+    site = PrimarySite(settings=settings)
+    stream = site.open_stream()
+    replica = site.copied()
+    stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, 0))
+    site.tick()
+    change_map = stream.volumes[1].change_map
+    assert change_map.toggle_ns is None
+    site.write("a", 0, 1, 2, 3)
+    site.tick()
+    assert change_map.toggle_ns is None
+    site.write("a", 0, 1)
+    site.tick()
+    assert change_map.toggle_ns is not None
+
+
+def test_single_marks_are_discarded_while_their_generation_waits_for_its_last_write() -> None:
+    settings = CaptureSettings(prune_interval_ns=0, discard_interval_ns=SECOND_NS)
+    site = PrimarySite(settings=settings)
+    stream = site.open_stream()
+    replica = site.copied()
+    for _ in range(3):
+        stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, 0))
+        for record_set in site.sets():
+            replica.receive(record_set)
+    site.write("a", 5, 1)
+    first_ns = site.primary.stamper.last_ns
+    site.write("a", 6, 1)
+    site.tick()
+    stream.acknowledged(Ack(first_ns, WINDOW_OPEN, 0))
+    site.tick()
+    assert site.marked() == {5, 6}
+    site.clock.advance(2 * SECOND_NS)
+    for _ in range(3):
+        site.tick()
+    assert site.marked() == {6}
+    assert stream.document.hardened_record_ns == first_ns
+    assert stream.pruner.counts.tracks_discarded == 1
+
+
 def test_before_marks_are_cleared_the_time_that_proves_it_is_remembered() -> None:
     site = PrimarySite(settings=CaptureSettings(prune_interval_ns=0))
     stream = site.open_stream()

@@ -9,6 +9,7 @@ from isochrone.model.choices import OverflowPolicy
 from isochrone.model.states import SessionState
 from isochrone.report.models import PacingReport
 from isochrone.report.text import (
+    capture_view,
     captures_table,
     pool_line,
     pool_view,
@@ -128,6 +129,12 @@ def test_writes_that_were_never_paced_are_simply_not_held() -> None:
         paced_s=0,
     )
     assert writes_text(CAPTURE.model_copy(update={"pacing": pacing})) == "not held"
+
+
+def test_the_view_of_a_captured_session_tells_its_marks() -> None:
+    text = text_of(capture_view(CAPTURE))
+    assert "marks: 77 tracks, toggled 2027-01-15T08:00:00.000Z" in text
+    assert "1234 singly" in text
 
 
 def test_a_recovery_tells_its_time_and_what_is_missing() -> None:

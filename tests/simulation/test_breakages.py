@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from isochrone.capture import links
+from isochrone.capture import links, pruning
 from isochrone.capture.change_map import ChangeMap
 from isochrone.capture.copier import Copier
 from isochrone.capture.stamper import Stamper
@@ -132,6 +132,12 @@ def toggle_twice_without_release(patch: Patch) -> None:
     patch.setattr(ChangeMap, "toggle", toggle_anyway)
 
 
+def discard_tracks_that_are_not_hardened(patch: Patch) -> None:
+    """Level 2 overlooks the last record of each look into the backlog."""
+    set_runs = pruning._set_runs
+    patch.setattr(pruning, "_set_runs", lambda flags, records: set_runs(flags, records[:-1]))
+
+
 def continue_across_a_gap(patch: Patch) -> None:
     """A primary that lost captured records says that the stream goes on."""
 
@@ -194,6 +200,7 @@ BREAKAGES: list[Breakage] = [
     drop_writes_beside_a_copy,
     forget_marks_on_suspend,
     toggle_twice_without_release,
+    discard_tracks_that_are_not_hardened,
     continue_across_a_gap,
     harden_before_the_sync,
     form_at_the_newest_promise,

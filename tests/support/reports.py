@@ -12,6 +12,7 @@ from isochrone.report.models import (
     ControllerReport,
     ExportState,
     LinkState,
+    MarksReport,
     PacingReport,
     PairReport,
     PoolReport,
@@ -152,6 +153,14 @@ CAPTURE: Final = CaptureReport(
         held_write_count=6,
         paced_write_count=1000,
         paced_s=2.5,
+    ),
+    marks=MarksReport(
+        toggled="2027-01-15T08:00:00.000Z",
+        discarded="2027-01-15T08:00:01.000Z",
+        toggle_count=9,
+        discard_count=8,
+        track_discarded="2027-01-15T07:59:00.000Z",
+        track_discard_count=1234,
     ),
 )
 STATUS: Final = StatusReport(

@@ -9,8 +9,9 @@ generations do it without:
 New marks carry the active bit. `toggle` turns the active generation into the monitored one; once the hardened time J has
 reached the toggle time, everything in the monitored generation is at the secondary and its bit is cleared everywhere. A
 track written again meanwhile carries the new active bit too and stays marked. There are two bits only, so a map is never
-toggled twice without a release. While images are copied the map is frozen: no toggle, no release (P3.4); `thaw` then
-turns *all* marks into the monitored generation at the time of the last image.
+toggled twice without a release; while a generation waits for its release, `discard` clears single marks of it (see
+pruning). While images are copied the map is frozen: no toggle, release or discard (P3.4); `thaw` then turns *all* marks
+into the monitored generation at the time of the last image.
 
 The map is one byte a track in a shared memory mapping of a file in the pool's folder: a store is one instruction, no
 system call, and survives a kill of the process. It does not survive a power loss. So the header says in which boot of the
@@ -173,7 +174,7 @@ class ChangeMap:
         write.
         """
         monitored = self._active
-        for start, stop in self._marked_regions():
+        for start, stop in self.marked_runs():
             part = self._marks[start:stop]
             part[part != 0] = monitored
         self._active = GENERATION_A + GENERATION_B - monitored
@@ -195,11 +196,29 @@ class ChangeMap:
         """Clear the monitored generation if everything before its toggle is hardened. Returns whether it was."""
         if self.frozen or self.toggle_ns is None or hardened_ns < self.toggle_ns:
             return False
-        for start, stop in self._marked_regions():
+        for start, stop in self.marked_runs():
             self._marks[start:stop] &= self._active | SUSPICION
             self._rescan(start, stop)
         self.toggle_ns = None
         return True
+
+    def discard(self, needed: NDArray[np.bool_], start: int, stop: int) -> int:
+        """Clear the monitored generation's marks of the tracks [start, stop) that are not `needed` (level 2, see pruning).
+
+        Args:
+            needed: shape (track_count,); true for every track with a record up to the toggle that is not hardened.
+            start, stop: region boundaries or the map's end.
+
+        Returns how many tracks are no longer marked; none are touched while frozen or without a monitored generation.
+        """
+        if self.frozen or self.toggle_ns is None:
+            return 0
+        monitored = GENERATION_A + GENERATION_B - self._active
+        part = self._marks[start:stop]
+        before = int(np.count_nonzero(part))
+        part &= needed[start:stop].view(np.uint8) * np.uint8(monitored) | np.uint8(0xFF ^ monitored)
+        self._rescan(start, stop)
+        return before - int(np.count_nonzero(part))
 
     # Looking
 
@@ -214,9 +233,9 @@ class ChangeMap:
     @property
     def marked_count(self) -> int:
         """Number of marked tracks."""
-        return sum(int(np.count_nonzero(self._marks[start:stop])) for start, stop in self._marked_regions())
+        return sum(int(np.count_nonzero(self._marks[start:stop])) for start, stop in self.marked_runs())
 
-    def _marked_regions(self) -> list[tuple[int, int]]:
+    def marked_runs(self) -> list[tuple[int, int]]:
         """Return runs of regions with marks, as [start, stop) track numbers."""
         flags = np.frombuffer(bytes(self._regions) + b"\x00", dtype=np.uint8)
         edges = np.flatnonzero(np.diff(flags, prepend=np.uint8(0)))

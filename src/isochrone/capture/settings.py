@@ -23,7 +23,10 @@ class CaptureSettings:
         copy_step_tracks_max: tracks that one step of the copier reads, so that it never holds writes for long.
         heartbeat_interval_ns: an idle session promises its time this often.
         progress_interval_ns: copy progress is told this often.
-        prune_interval_ns: change maps are toggled at most this often (S3).
+        prune_interval_ns, prune_tracks_max: change maps are toggled when this much time has gone by, or this many tracks
+            were captured, since the last toggle (S3, level 1).
+        discard_interval_ns, discard_tracks_max: single marks of a generation that waits to be released are discarded when
+            it has waited this long, or this many tracks are marked in the session (S3, level 2).
         clock_error_ns: acknowledgements wait until every other host's clock is past the stamp; 0 on one host.
     """
 
@@ -35,6 +38,9 @@ class CaptureSettings:
     heartbeat_interval_ns: int = 10 * MILLISECOND_NS
     progress_interval_ns: int = 100 * MILLISECOND_NS
     prune_interval_ns: int = 2 * SECOND_NS
+    prune_tracks_max: int = 262_144
+    discard_interval_ns: int = 10 * SECOND_NS
+    discard_tracks_max: int = 7_500
     clock_error_ns: int = 0
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 from isochrone.model.records import RecordBatch
 
@@ -16,6 +17,11 @@ class SideFileEntry:
         self.batch = batch
         self.holders = holders
         self.is_image = is_image
+
+    @property
+    def packed_records(self) -> bytes:
+        """Its records (RECORD_DTYPE)."""
+        return self.batch.headers
 
 
 class SideFile:
@@ -63,12 +69,14 @@ class Backlog:
         image_bytes: those of them that the copier read.
         dropped_through_ns: time of the last record that left hardened; a peer that has received less than this
             cannot be continued.
+        entered_bytes: bytes that ever entered.
     """
 
     __slots__ = (
         "_entries",
         "_side_file",
         "dropped_through_ns",
+        "entered_bytes",
         "held_bytes",
         "image_bytes",
         "sent_count",
@@ -83,15 +91,21 @@ class Backlog:
         self.image_bytes = 0
         self.unsent_bytes = 0
         self.dropped_through_ns = 0
+        self.entered_bytes = 0
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __iter__(self) -> Iterator[SideFileEntry]:
+        """Every entry, oldest first."""
+        return iter(self._entries)
 
     def append(self, entry: SideFileEntry) -> None:
         """Add a captured entry; only the side file calls this."""
         self._entries.append(entry)
         size_bytes = entry.batch.size_bytes
         self.held_bytes += size_bytes
+        self.entered_bytes += size_bytes
         self.image_bytes += size_bytes if entry.is_image else 0
         self.unsent_bytes += size_bytes
 

@@ -9,6 +9,7 @@ from isochrone.capture.actions import Action, SendMessage
 from isochrone.capture.change_map import ChangeMap
 from isochrone.capture.copier import Copier
 from isochrone.capture.document import CaptureDocument, CaptureState
+from isochrone.capture.pruning import Pruner
 from isochrone.capture.settings import CaptureSettings
 from isochrone.capture.side_file import Backlog, SideFile
 from isochrone.capture.stamper import Stamper
@@ -87,6 +88,7 @@ class SessionStream:
     ) -> None:
         self.document = document
         self.backlog = Backlog(side_file)
+        self.pruner = Pruner(self.backlog, stamper, settings, track_size_bytes)
         self.volumes: dict[int, CapturedVolume] = {}
         self.incarnation = ""
         self.hardened_ns = 0
@@ -101,7 +103,6 @@ class SessionStream:
         self._heartbeat_ns = 0
         self._progress_ns = 0
         self._progress_told: dict[int, tuple[int, int]] = {}
-        self._toggled_ns = 0
         self._stamper = stamper
         self._side_file = side_file
         self._settings = settings
@@ -275,21 +276,12 @@ class SessionStream:
         self.send(CopyProgress([VolumeCopy(number, *progress) for number, progress in news.items()]))
 
     def prune(self, now_ns: int, remember: Callable[[SessionStream], None]) -> None:
-        """Clear marks that are proven hardened and start new generations (S3).
+        """Clear marks that are proven hardened and start new generations (S3, see pruning).
 
         `remember` persists `document.hardened_record_ns` before the first mark is cleared on its strength.
         """
-        if not self.incarnation:
-            return
-        maps = [captured.change_map for captured in self.volumes.values()]
-        if any(m.toggle_ns is not None and m.toggle_ns <= self.hardened_ns for m in maps):
-            remember(self)
-            for change_map in maps:
-                change_map.release(self.hardened_ns)
-        if now_ns - self._toggled_ns >= self._settings.prune_interval_ns:
-            self._toggled_ns = now_ns
-            for change_map in maps:
-                change_map.toggle(self._stamper.promise())
+        if self.incarnation:
+            self.pruner.work(self.volumes, self.hardened_ns, now_ns, lambda: remember(self))
 
     def volume_infos(self) -> list[VolumeInfo]:
         """Return the captured volumes as told to the mover."""

@@ -9,7 +9,7 @@ from isochrone.capture.stream import SessionStream
 from isochrone.controller.primary_shell import LinkHistory, PacingCount
 from isochrone.model.choices import OverflowPolicy
 from isochrone.model.states import SessionState
-from isochrone.report.models import CapturedVolume, CaptureReport, LinkState, PacingReport
+from isochrone.report.models import CapturedVolume, CaptureReport, LinkState, MarksReport, PacingReport
 from isochrone.report.times import NS_PER_MS, NS_PER_S, TimePoint, wall_text
 
 _STATES = {
@@ -81,6 +81,7 @@ def capture_report(
             paced_write_count=pacing.paced_write_count,
             paced_s=pacing.paced_ns / NS_PER_S,
         ),
+        marks=_marks_report(stream, now),
         quiesced=document.quiesced,
         suspended_reason=document.reason if state is SessionState.SUSPENDED else None,
         suspended_since=(
@@ -88,4 +89,20 @@ def capture_report(
             if state is SessionState.SUSPENDED and document.since_ns
             else None
         ),
+    )
+
+
+def _marks_report(stream: SessionStream, now: Now) -> MarksReport:
+    counts = stream.pruner.counts
+
+    def wall(host_ns: int) -> str | None:
+        return now.wall_text_of(host_ns) if host_ns else None
+
+    return MarksReport(
+        toggled=wall(counts.toggled_ns),
+        discarded=wall(counts.discarded_ns),
+        toggle_count=counts.toggles,
+        discard_count=counts.generations_discarded,
+        track_discarded=wall(counts.tracks_discarded_ns),
+        track_discard_count=counts.tracks_discarded,
     )

@@ -99,8 +99,13 @@ class Controller:
         )
 
     def _make_primary(self) -> PrimaryShell:
+        section = self._settings.capture
         capture = CaptureSettings(
-            side_file_bytes_max=self._settings.capture.side_file_max,
+            side_file_bytes_max=section.side_file_max,
+            prune_interval_ns=int(section.prune_interval_s * 1e9),
+            prune_tracks_max=section.prune_tracks,
+            discard_interval_ns=int(section.discard_interval_s * 1e9),
+            discard_tracks_max=section.discard_tracks,
             clock_error_ns=self._clock_error_ns,
         )
         primary = Primary(self._pool, self._disk, self._clock.now_ns, capture, self._clock.stamp_floor_ns)

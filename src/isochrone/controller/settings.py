@@ -45,6 +45,8 @@ API_LISTEN_DEFAULT: Final[Address] = TcpAddress("127.0.0.1", 7480)
 RUNTIME_DIR_DEFAULT: Final = Path("/run/isochrone")
 CLOCK_ERROR_MS_MAX: Final = 1000.0
 """Every acknowledgement waits for the clock error: more than a second is a broken clock, not a setting."""
+INTERVAL_S_MAX: Final = 86_400.0
+"""Marks that are kept for more than a day are a forgotten setting."""
 CONNECTIONS_MAX: Final = 65536
 LISTEN_MAX: Final = 16
 
@@ -224,6 +226,27 @@ class CaptureSection(_Section):
         default=256 * MIB,
         ge=MIB,
         description="the memory for captured writes not yet hardened remotely, as in 256MiB",
+    )
+    prune_interval_s: float = Field(
+        default=2.0,
+        gt=0.0,
+        le=INTERVAL_S_MAX,
+        allow_inf_nan=False,
+        description=f"seconds after which a generation of marks is closed, up to {INTERVAL_S_MAX:g}",
+    )
+    prune_tracks: int = Field(
+        default=262_144, ge=1, description="captured tracks after which a generation of marks is closed early"
+    )
+    discard_interval_s: float = Field(
+        default=10.0,
+        gt=0.0,
+        le=INTERVAL_S_MAX,
+        allow_inf_nan=False,
+        description="seconds that a closed generation waits for the secondary before single marks of it are discarded, "
+        f"up to {INTERVAL_S_MAX:g}",
+    )
+    discard_tracks: int = Field(
+        default=7_500, ge=0, description="marked tracks of a session above which that is done early"
     )
 
 

@@ -262,6 +262,17 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _capture("held_writes", "Writes whose acknowledgement waits now.", lambda c: c.pacing.held_write_count),
     _capture("paced_writes_total", "Writes that were delayed.", lambda c: c.pacing.paced_write_count),
     _capture("paced_seconds_total", "Sum of these delays.", lambda c: c.pacing.paced_s),
+    _capture("mark_toggles_total", "Generations of marks closed.", lambda c: c.marks.toggle_count),
+    _capture(
+        "mark_generations_discarded_total",
+        "Generations of marks discarded whole, one a volume.",
+        lambda c: c.marks.discard_count,
+    ),
+    _capture(
+        "mark_tracks_discarded_total",
+        "Marks of single tracks discarded while their generation waited.",
+        lambda c: c.marks.track_discard_count,
+    ),
     Family(
         "isochrone_capture_marked_tracks",
         "Tracks that may differ at the secondary.",

@@ -336,6 +336,25 @@ class CapturedVolume(Report):
     tracks_remaining: int
 
 
+class MarksReport(Report):
+    """How the marks of one session are kept small (S3); counts are since the controller started.
+
+    Attributes:
+        toggled: when a generation of marks was closed last (ISO 8601, UTC); None for never.
+        discarded: when one was discarded last, all of it being hardened.
+        toggle_count, discard_count: how often; a discard counts once a volume.
+        track_discarded: when single marks of a generation that waits were discarded last.
+        track_discard_count: how many.
+    """
+
+    toggled: str | None = None
+    discarded: str | None = None
+    toggle_count: int = 0
+    discard_count: int = 0
+    track_discarded: str | None = None
+    track_discard_count: int = 0
+
+
 class CaptureReport(Report):
     """One session as a primary controller of it sees it (role "primary").
 
@@ -366,6 +385,7 @@ class CaptureReport(Report):
     consistency: TimePoint
     volumes: tuple[CapturedVolume, ...]
     pacing: PacingReport
+    marks: MarksReport = MarksReport()
     quiesced: bool = False
     suspended_reason: str | None = None
     suspended_since: str | None = None

@@ -287,6 +287,7 @@ def capture_view(capture: CaptureReport) -> RenderableType:
         ),
         Text(f"  application writes: {writes_text(capture)}", style=_BAD if capture.quiesced else ""),
     ]
+    lines.append(Text(f"  marks: {marks_text(capture)}"))
     if capture.suspended_reason is not None:
         lines.append(
             Text(
@@ -312,6 +313,16 @@ def writes_text(capture: CaptureReport) -> str:
     if pacing.paced_write_count > 0:
         return f"not held ({pacing.paced_write_count} were paced, {duration_text(pacing.paced_s)} in sum)"
     return "not held"
+
+
+def marks_text(capture: CaptureReport) -> str:
+    """How many tracks are marked, and when marks were last discarded."""
+    marks = capture.marks
+    count = sum(volume.marked_track_count for volume in capture.volumes)
+    parts = [f"{count} tracks", f"toggled {marks.toggled or NONE}", f"discarded {marks.discarded or NONE}"]
+    if marks.track_discard_count:
+        parts.append(f"{marks.track_discard_count} singly, last {marks.track_discarded or NONE}")
+    return ", ".join(parts)
 
 
 def lag_text(point: TimePoint) -> str:

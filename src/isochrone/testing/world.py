@@ -110,7 +110,8 @@ class World:
             copy_ahead_bytes_max=self.rng.choice((8, 64)) * 4096,
             copy_step_tracks_max=self.rng.choice((3, 16, 256)),
             heartbeat_interval_ns=self.rng.choice((10, 20)) * MILLISECOND_NS,
-            prune_interval_ns=self.rng.choice((20, 200)) * MILLISECOND_NS,
+            prune_interval_ns=(prune_interval_ns := self.rng.choice((20, 200)) * MILLISECOND_NS),
+            discard_interval_ns=prune_interval_ns // 2,
         )
         disk = SimDisk(seed=self.rng.getrandbits(32))
         volumes = self.rng.choice((1, 2, 3))
