@@ -45,7 +45,7 @@ def test_the_late_answer_to_a_switchover_given_up_does_not_end_the_next_one() ->
     session.recover(drain=True, allow_incomplete=False)
     on_the_way = [answer for message in secondary.take() for answer in primary.say(link, message)]
     assert [type(message) for message in on_the_way] == [Quiesced]
-    session.cancel_drain()
+    session.recovery.cancel_drain()
     for message in secondary.take():
         primary.say(link, message)
     on_the_way += primary.tick(link)

@@ -154,7 +154,7 @@ def test_cancelling_tells_every_primary_that_can_be_told() -> None:
     sites = Sites()
     sites.drain()
     sites.deliver()
-    sites.secondary.session.cancel_drain()
+    sites.secondary.session.recovery.cancel_drain()
     assert sites.secondary.take() == [Unquiesce()]
     assert sites.secondary.session.contacts[0].quiesced_ns is None
     assert sites.secondary.session.contacts[0].state is ContactState.STREAMING

@@ -167,9 +167,11 @@ class SessionLinks:
                     source, Suspend(self._session.document.reason or "suspended at the secondary")
                 )
         elif contact.suspended and self._session.document.sources[source].resume_wanted:
-            self._session.resume_source(source, contact)
+            self._session.suspension.resume_source(source, contact)
         elif contact.suspended:
-            self._session.suspend_all(f"primary {self._session.document.sources[source].name}: {reason}")
+            self._session.suspension.suspend_all(
+                f"primary {self._session.document.sources[source].name}: {reason}"
+            )
 
     def _handle_configured(self, source: int, contact: Contact, configured: Configured) -> None:
         if configured.number != contact.configures_sent:
@@ -228,7 +230,7 @@ class SessionLinks:
         contact.enter(ContactState.STREAMING, self._session.now_ns())
         # A primary that lost its link while it was quiesced has not heard that the switchover was given up.
         if self._session.is_draining:
-            self._session.quiesce(source)
+            self._session.recovery.quiesce(source)
         else:
             self._session.send(source, Unquiesce())
         self._session.send_ack(source)
@@ -272,7 +274,7 @@ class SessionLinks:
         contact.suspended = True
         contact.copied_through_ns.clear()
         if self._session.document.state is SessionState.ACTIVE and not contact.resuming:
-            self._session.suspend_all(
+            self._session.suspension.suspend_all(
                 f"primary {self._session.document.sources[source].name}: {suspended.reason}"
             )
 

@@ -2,10 +2,6 @@
 
 Events come in through SessionLinks, `hardened` and the commands; `tick` moves time; what is to be done comes out of
 `take_actions`. There is one owner and no lock: every call runs to its end.
-
-The document in the pool is written before anything is staged on its strength (a new incarnation, a confirmed pair), and
-together with the commit that makes it true (DUPLEX), in the order of the pool's log; so after a crash at any step the
-document never says more than the staged and committed records bear out.
 """
 
 from __future__ import annotations
@@ -16,35 +12,24 @@ from isochrone.link.messages import (
     Ack,
     Configure,
     Forget,
-    Message,
-    Quiesce,
-    Resume,
-    Suspend,
-    Unquiesce,
     WantedVolume,
-    cut_text,
 )
 from isochrone.model.errors import ConflictError
 from isochrone.model.states import SessionState
-from isochrone.mover.mover import Mover
-from isochrone.mover.settings import MoverSettings
 from isochrone.session import transitions
-from isochrone.session.actions import Action, CloseLink, Dial, Harden, SendMessage
-from isochrone.session.contact import Contact, ContactState
+from isochrone.session.actions import Action, Dial, Harden, SendMessage
+from isochrone.session.contact import ContactState
+from isochrone.session.core import SessionCore, mover_settings
 from isochrone.session.document import PairDocument, SessionDocument, SourceDocument
 from isochrone.session.gate import commit_limit_ns, copies_are_hardened
+from isochrone.session.recovery import Recovery
 from isochrone.session.settings import SessionSettings
+from isochrone.session.suspension import Suspension
 from isochrone.store.pool import Pool
 
 
-class Session:
-    """See the module's essay.
-
-    Args:
-        document: as restored from the pool, or new (then call `remember` first).
-        clock: host time in nanoseconds.
-        jitter: draws from [0, 1) to spread reconnects.
-    """
+class Session(SessionCore):
+    """See the module's essay."""
 
     def __init__(
         self,
@@ -54,70 +39,19 @@ class Session:
         jitter: Callable[[], float],
         settings: SessionSettings,
     ) -> None:
-        self.document = document
-        self.settings = settings
-        self.mover = Mover(pool, document.number, _mover_settings(document))
-        self.contacts: dict[int, Contact] = {}
-        self.is_forgotten = False
-        self._pool = pool
-        self._clock = clock
-        self._jitter = jitter
-        self._actions: list[Action] = []
+        super().__init__(pool, document, clock, jitter, settings)
+        self.recovery = Recovery(self)
+        self.suspension = Suspension(self, self.recovery)
         self.acks_told: dict[int, Ack] = {}
-        self._drain_began_ns: int | None = None
-        self._drain_allows_incomplete = False
         self.is_deleting = False
-        self._recovery_waits_for_harden = False
         self._lifted_floor_ns: int | None = None  # of a hold whose end is not durable yet
         self._lift_is_hardening = False
-        self._follow_document()
-
-    # Document
-
-    def remember(self, document: SessionDocument) -> None:
-        """Make `document` the session's, in the pool's log and in memory; when the pool refuses it, in neither.
-
-        What comes after a session was forgotten must not bring it back.
-        """
-        if self.is_forgotten:
-            return
-        if document != self.document or document.key not in self._pool.documents:
-            self._pool.put_document(document.key, document.model_dump_json().encode())
-            self.document = document
-            self._pool.log_write()
-        self._follow_document()
-
-    def _follow_document(self) -> None:
-        now_ns = self._clock()
-        for source in range(len(self.document.sources)):
-            if source not in self.contacts:
-                self.contacts[source] = Contact(self.settings, self._jitter, now_ns)
-        in_use = self.document.sources_in_use
-        known = {pair.source for pair in self.document.pairs if pair.is_confirmed}
-        complete = {pair.source for pair in self.document.pairs if pair.complete}
-        for source in in_use:
-            self.mover.add_source(source, is_new=source not in known, is_complete=source in complete)
-        for source in set(self.mover.sources) - in_use:
-            self.mover.remove_source(source)
 
     def take_actions(self) -> list[Action]:
         """Return and forget what the shell is to do."""
-        actions = self._actions[:]
-        self._actions.clear()
+        actions = self.actions[:]
+        self.actions.clear()
         return actions
-
-    def now_ns(self) -> int:
-        """Return host time."""
-        return self._clock()
-
-    def send(self, source: int, message: Message) -> None:
-        """Send `message` to `source`."""
-        self._actions.append(SendMessage(source, message))
-
-    def close(self, source: int, reason: str) -> None:
-        """Close the link to `source` and try again later."""
-        self._actions.append(CloseLink(source, reason))
-        self.contacts[source].lost(reason, self._clock())
 
     # Time
 
@@ -129,7 +63,7 @@ class Session:
         for source, contact in self.contacts.items():
             if contact.should_dial(now_ns) and self._wants_link(source):
                 contact.enter(ContactState.DIALING, now_ns)
-                self._actions.append(Dial(source, self.document.sources[source].address))
+                self.actions.append(Dial(source, self.document.sources[source].address))
             elif contact.is_silent(now_ns):
                 self.close(source, "the primary has gone silent")
         if self.document.state is SessionState.ENDED:
@@ -141,11 +75,11 @@ class Session:
         if self.document.state is not SessionState.RECOVERY:
             if self.mover.form(now_ns):
                 self._lift_is_hardening = self._lifted_floor_ns is not None
-                self._actions.append(Harden())
+                self.actions.append(Harden())
             self._commit()
             self._drop_removed_pairs()
         self._send_acks()
-        self._advance_drain(now_ns)
+        self.recovery.advance_drain(now_ns)
 
     def _wants_link(self, source: int) -> bool:
         if self.document.state is SessionState.ENDED or self.is_deleting:
@@ -159,11 +93,7 @@ class Session:
         self.mover.hardened()
         if self._lift_is_hardening:
             self._lift_is_hardening, self._lifted_floor_ns = False, None
-        if self._recovery_waits_for_harden:
-            self.continue_recovery()
-        elif self.document.state is SessionState.RECOVERY:
-            self._advance_recovery()
-        elif not self.document.is_over:
+        if not self.recovery.hardened() and not self.document.is_over:
             self._commit()
             self._send_acks()
 
@@ -227,7 +157,7 @@ class Session:
         """
         for pair in gone:
             if pair.secondary_number is not None:
-                self._pool.discard_volume(self.document.number, pair.secondary_number)
+                self.pool.discard_volume(self.document.number, pair.secondary_number)
         self.remember(
             self.document.changed(pairs=tuple(pair for pair in self.document.pairs if pair not in gone))
         )
@@ -258,34 +188,15 @@ class Session:
             if pair.source == source and not pair.removing
         ]
         message = Configure(contact.configures_sent, wanted, self.document.policy)
-        self._actions.append(SendMessage(source, message, durably=True))
-
-    def suspend_all(self, reason: str) -> None:
-        """One primary cannot go on: all stop, so that the image they leave is of one instant."""
-        self.remember(transitions.suspended(self.document, reason, self._clock()))
-        if self.is_draining:
-            self.cancel_drain()  # nothing more will come: applications need not wait for the time limit
-        for source, contact in self.contacts.items():
-            if contact.is_welcomed and not contact.suspended:
-                self.send(source, Suspend(cut_text(reason)))
-
-    def resume_source(self, source: int, contact: Contact) -> None:
-        """Ask `source` to begin a new incarnation."""
-        contact.resumes_unanswered += 1
-        contact.heard_ns = self._clock()  # a suspended primary may have had nothing to say for long
-        self.send(source, Resume())
+        self.actions.append(SendMessage(source, message, durably=True))
 
     def suspend(self, reason: str) -> None:
         """Suspend at the earliest instant that all primaries can reach. Raises ConflictError."""
-        transitions.suspended(self.document, reason, self._clock())
-        self.suspend_all(reason)
+        self.suspension.suspend(reason)
 
     def resume(self) -> None:
         """Begin again: every primary copies what it marked. Raises ConflictError."""
-        self.remember(transitions.resumed(self.document, self._clock()))
-        for source, contact in self.contacts.items():
-            if contact.is_welcomed:
-                self.resume_source(source, contact)
+        self.suspension.resume()
 
     def add_pairs(self, sources: list[SourceDocument], pairs: list[tuple[str, str, str]]) -> None:
         """Add pairs (primary name, primary volume, secondary volume) to the session. Raises RefusedError."""
@@ -319,7 +230,7 @@ class Session:
             )
         links_reopen = document.compression is not self.document.compression
         self.remember(document)
-        self.mover.settings = _mover_settings(document)
+        self.mover.settings = mover_settings(document)
         if not links_reopen:
             self._reconfigure()
             return
@@ -330,96 +241,17 @@ class Session:
     # Recovery
 
     def recover(self, *, drain: bool, allow_incomplete: bool) -> None:
-        """End the session and put its volumes into service here.
+        """End the session and put its volumes into service here, see Recovery.recover. Raises ConflictError."""
+        self.recovery.recover(drain=drain, allow_incomplete=allow_incomplete)
 
-        With `drain`, the primaries first refuse writes and everything acknowledged is committed; without, everything up
-        to J is. Progress is in the document: RECOVERY, then ENDED with `recovered_ns`. Raises ConflictError.
-        """
-        if self.document.is_over:
-            return
-        now_ns = self._clock()
-        transitions.recovering(self.document, 0, now_ns, allow_incomplete=allow_incomplete)
-        if not drain:
-            self._begin_recovery(allow_incomplete)
-            return
-        unreached = [
-            self.document.sources[source].name
-            for source in self.document.sources_in_use
-            if self.contacts[source].state is not ContactState.STREAMING or self.contacts[source].suspended
-        ]
-        if unreached or self.document.state is not SessionState.ACTIVE:
-            raise ConflictError(
-                f"a planned switchover needs every primary streaming; "
-                f"missing: {', '.join(unreached) or 'session suspended'}. "
-                "Recover without --drain if they are lost"
-            )
-        self._drain_began_ns = now_ns
-        self._drain_allows_incomplete = allow_incomplete
-        for source in self.document.sources_in_use:
-            self.quiesce(source)
-
-    def quiesce(self, source: int) -> None:
-        """Ask `source` to refuse writes; only its answer to the newest Quiesce counts."""
-        self.contacts[source].quiesces_unanswered += 1
-        self.send(source, Quiesce())
+    def continue_recovery(self) -> None:
+        """Go on with a recovery that was interrupted, see Recovery.continue_recovery."""
+        self.recovery.continue_recovery()
 
     @property
     def is_draining(self) -> bool:
         """Whether a planned switchover waits for the last writes."""
-        return self._drain_began_ns is not None
-
-    def _advance_drain(self, now_ns: int) -> None:
-        if self._drain_began_ns is None:
-            return
-        quiesced = [self.contacts[source].quiesced_ns for source in self.document.sources_in_use]
-        times_ns = [time_ns for time_ns in quiesced if time_ns is not None]
-        if len(times_ns) == len(quiesced) and self.mover.consistency_ns >= max(times_ns, default=0):
-            self._drain_began_ns = None
-            self._begin_recovery(self._drain_allows_incomplete)
-        elif now_ns - self._drain_began_ns > self.settings.drain_ns_max:
-            self.cancel_drain()
-
-    def cancel_drain(self) -> None:
-        """Give a planned switchover up: the primaries accept writes again."""
-        self._drain_began_ns = None
-        for source, contact in self.contacts.items():
-            contact.quiesced_ns = None
-            if contact.is_welcomed:
-                self.send(source, Unquiesce())
-
-    def _begin_recovery(self, allow_incomplete: bool) -> None:
-        limit_ns = max(
-            self.mover.consistency_ns, commit_limit_ns(self.mover.form_ns, self.document.hold_floor_ns)
-        )
-        document = transitions.recovering(
-            self.document, limit_ns, self._clock(), allow_incomplete=allow_incomplete
-        )
-        for source, contact in self.contacts.items():
-            if contact.state is not ContactState.DOWN:
-                self.close(source, "the session is being recovered")
-        self.remember(document)
-        self.continue_recovery()
-
-    def continue_recovery(self) -> None:
-        """Harden everything staged, then commit; also called when a controller restarts in RECOVERY."""
-        if self.document.state is not SessionState.RECOVERY:
-            return
-        if self.mover.is_hardening:
-            # A sync already under way does not cover what was staged since.
-            self._recovery_waits_for_harden = True
-            return
-        self._recovery_waits_for_harden = False
-        self.mover.harden_all()
-        self._actions.append(Harden())
-
-    def _advance_recovery(self) -> None:
-        """Everything received is durable: link it up to the recovered time, drop the rest, and say so durably."""
-        limit_ns = self.document.recovered_ns
-        self.mover.journal_ns = max(self.mover.journal_ns, limit_ns)
-        self.mover.commit(limit_ns)
-        self._pool.discard(self.document.number, limit_ns)
-        self.remember(transitions.ended(self.document, self._clock()))
-        self._actions.append(Harden())
+        return self.recovery.is_draining
 
     # Deletion
 
@@ -452,13 +284,7 @@ class Session:
         for source, contact in self.contacts.items():
             if contact.state is not ContactState.DOWN:
                 self.close(source, "the session was deleted")
-        self._pool.end_session(self.document.number)
-        self._pool.delete_document(self.document.key)
-        self._pool.log_write()
+        self.pool.end_session(self.document.number)
+        self.pool.delete_document(self.document.key)
+        self.pool.log_write()
         self.is_forgotten = True
-
-
-def _mover_settings(document: SessionDocument) -> MoverSettings:
-    return MoverSettings(
-        group_interval_ns=document.group_interval_ns, group_bytes_max=document.group_bytes_max
-    )

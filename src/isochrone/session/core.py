@@ -1,0 +1,99 @@
+"""What every part of a session works on: its document, the contacts with its primaries, its mover, and what is to be done.
+
+The document in the pool is written before anything is staged on its strength (a new incarnation, a confirmed pair), and
+together with the commit that makes it true (DUPLEX), in the order of the pool's log; so after a crash at any step the
+document never says more than the staged and committed records bear out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from isochrone.link.messages import Message
+from isochrone.mover.mover import Mover
+from isochrone.mover.settings import MoverSettings
+from isochrone.session.actions import Action, CloseLink, SendMessage
+from isochrone.session.contact import Contact
+from isochrone.session.document import SessionDocument
+from isochrone.session.settings import SessionSettings
+from isochrone.store.pool import Pool
+
+
+class SessionCore:
+    """See the module's essay.
+
+    Args:
+        document: as restored from the pool, or new (then call `remember` first).
+        clock: host time in nanoseconds.
+        jitter: draws from [0, 1) to spread reconnects.
+
+    Attributes:
+        contacts: by source number.
+        actions: what the shell is to do.
+        is_forgotten: the session was deleted; nothing may bring it back.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        document: SessionDocument,
+        clock: Callable[[], int],
+        jitter: Callable[[], float],
+        settings: SessionSettings,
+    ) -> None:
+        self.document = document
+        self.settings = settings
+        self.pool = pool
+        self.mover = Mover(pool, document.number, mover_settings(document))
+        self.contacts: dict[int, Contact] = {}
+        self.actions: list[Action] = []
+        self.is_forgotten = False
+        self._clock = clock
+        self._jitter = jitter
+        self._follow_document()
+
+    def remember(self, document: SessionDocument) -> None:
+        """Make `document` the session's, in the pool's log and in memory; when the pool refuses it, in neither.
+
+        What comes after a session was forgotten must not bring it back.
+        """
+        if self.is_forgotten:
+            return
+        if document != self.document or document.key not in self.pool.documents:
+            self.pool.put_document(document.key, document.model_dump_json().encode())
+            self.document = document
+            self.pool.log_write()
+        self._follow_document()
+
+    def _follow_document(self) -> None:
+        now_ns = self._clock()
+        for source in range(len(self.document.sources)):
+            if source not in self.contacts:
+                self.contacts[source] = Contact(self.settings, self._jitter, now_ns)
+        in_use = self.document.sources_in_use
+        known = {pair.source for pair in self.document.pairs if pair.is_confirmed}
+        complete = {pair.source for pair in self.document.pairs if pair.complete}
+        for source in in_use:
+            self.mover.add_source(source, is_new=source not in known, is_complete=source in complete)
+        for source in set(self.mover.sources) - in_use:
+            self.mover.remove_source(source)
+
+    def now_ns(self) -> int:
+        """Return host time."""
+        return self._clock()
+
+    def send(self, source: int, message: Message) -> None:
+        """Send `message` to `source`."""
+        self.actions.append(SendMessage(source, message))
+
+    def close(self, source: int, reason: str) -> None:
+        """Close the link to `source` and try again later."""
+        self.actions.append(CloseLink(source, reason))
+        self.contacts[source].lost(reason, self._clock())
+
+
+def mover_settings(document: SessionDocument) -> MoverSettings:
+    """Return what the mover is to obey of the session's settings."""
+    return MoverSettings(
+        group_interval_ns=document.group_interval_ns, group_bytes_max=document.group_bytes_max
+    )
