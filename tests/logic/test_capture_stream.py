@@ -383,3 +383,31 @@ def test_the_smallest_copy_is_finished_first() -> None:
     site.tick()
     assert stream.volumes[2].tracks_remaining == 0
     assert stream.volumes[1].tracks_remaining > 0
+
+
+def test_a_volume_of_higher_priority_is_finished_before_smaller_ones() -> None:
+    site = PrimarySite(volumes={"big": 64, "small": 4}, settings=CaptureSettings(copy_step_tracks_max=2))
+    site.write("big", 0, *([1] * 60))
+    site.write("small", 0, 1, 2, 3, 4)
+    site.links.link_opened(1)
+    site.say(1, hello())
+    site.say(1, Configure(1, [WantedVolume("big", priority=1), WantedVolume("small")], SessionPolicy()))
+    (stream,) = site.primary.streams.values()
+    stream.acknowledged(Ack(0, WINDOW_OPEN, 0))
+    site.tick()
+    assert stream.volumes[2].tracks_remaining == 4
+    assert stream.volumes[1].tracks_remaining < 60
+
+
+def test_a_rate_limit_holds_images_back_and_may_be_lifted_while_they_are_copied() -> None:
+    site = PrimarySite(volumes={"a": 64})
+    site.write("a", 0, *([1] * 64))
+    stream = site.open_stream(["a"])
+    site.say(1, Configure(2, [WantedVolume("a")], SessionPolicy(copy_rate_bytes_max=1)))
+    for _ in range(10):
+        site.tick()
+    assert stream.volumes[1].tracks_remaining >= 63
+    site.say(1, Configure(3, [WantedVolume("a")], SessionPolicy()))
+    for _ in range(10):
+        site.tick()
+    assert stream.volumes[1].tracks_remaining == 0

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from isochrone.capture.actions import Action, CloseLink
 from isochrone.capture.change_map import CHANGE_MAP_PREFIX, ChangeMap, change_map_name
 from isochrone.capture.copier import Copier
+from isochrone.capture.copy_pacer import APPLICATION_QUIET_NS
 from isochrone.capture.document import DOCUMENT_PREFIX, CaptureDocument, CaptureState, load_document
 from isochrone.capture.pacing import pace_delay_ns
 from isochrone.capture.settings import CaptureSettings
@@ -103,6 +104,9 @@ class Primary:
         self._routes: dict[int, Route] = {}
         self._pending = _PendingBatch()
         self._pace_delay_ns_max = 0
+        self._written_ns = (
+            -APPLICATION_QUIET_NS
+        )  # time of an application write that a session captured or left out
         self._restore()
 
     def _restore(self) -> None:
@@ -242,6 +246,7 @@ class Primary:
             pending.headers.clear()
             pending.payload.clear()
             self.side_file.enter(batch, pending.backlogs)
+            self._written_ns = pending.last_time_ns
         pending.volume = -1
 
     def _capture_beside_copy(
@@ -255,7 +260,7 @@ class Primary:
         self._seal()
         if not data_runs and not zero_runs:
             return
-        stamp_ns = self.stamper.stamp()
+        self._written_ns = stamp_ns = self.stamper.stamp()
         copiers = dict(route.copiers)
         for backlog in route.backlogs:
             copier = copiers.get(backlog)
@@ -300,11 +305,12 @@ class Primary:
         """Copy, send, promise, prune. Called every few milliseconds, and soon after many bytes were captured."""
         self._seal()
         now_ns = self._clock()
+        beside_writes = now_ns - self._written_ns < APPLICATION_QUIET_NS
         routes_changed = False
         for stream in self.streams.values():
             copying = stream.is_copying
             try:
-                stream.copy(self._enter)
+                stream.copy(now_ns, self._enter, beside_writes=beside_writes)
             except OSError as error:
                 self.suspend(stream, f"a track of the primary cannot be read: {error}")
                 continue

@@ -5,7 +5,7 @@ Each raises ConflictError when the state does not allow it, with what to do inst
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from isochrone.link.messages import cut_text
 from isochrone.model.errors import ConflictError, NotFoundError, RefusedError
@@ -120,6 +120,21 @@ def with_settings(document: SessionDocument, **settings: object) -> SessionDocum
         )
     of_policy = {name: settings.pop(name) for name in settings.keys() & SessionPolicy.model_fields.keys()}
     return document.changed(**settings, policy=document.policy.changed(**of_policy))
+
+
+def with_priorities(document: SessionDocument, priorities: Mapping[str, int]) -> SessionDocument:
+    """Change the priorities of pairs, by secondary volume. Raises NotFoundError."""
+    changes = {
+        pair.secondary_volume: pair.model_copy(update={"priority": priorities[pair.secondary_volume]})
+        for pair in document.pairs
+        if pair.secondary_volume in priorities
+    }
+    if missing := priorities.keys() - changes.keys():
+        raise NotFoundError(
+            f"session {document.name!r} has no pair with secondary volume {min(missing)!r}",
+            volume=min(missing),
+        )
+    return document.with_pairs(changes)
 
 
 def with_pairs_removing(document: SessionDocument, secondary_volumes: Iterable[str]) -> SessionDocument:
