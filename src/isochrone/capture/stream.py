@@ -118,9 +118,16 @@ class SessionStream:
         """See CaptureState."""
         if self.document.ended:
             return CaptureState.ENDED
+        if self.document.serving:
+            return CaptureState.SERVING
         if self.document.suspended:
             return CaptureState.SUSPENDED
         return CaptureState.STREAMING if self.incarnation else CaptureState.MARKING
+
+    @property
+    def last_write_ns(self) -> int:
+        """Time of the last application write to any of its volumes, 0 when there was none (see WriteNote)."""
+        return max((c.change_map.note.last_write_ns for c in self.volumes.values()), default=0)
 
     @property
     def is_copying(self) -> bool:
@@ -305,7 +312,8 @@ class SessionStream:
         `remember` persists `document.hardened_record_ns` before the first mark is cleared on its strength.
         """
         if self.incarnation:
-            self.pruner.work(self.volumes, self.hardened_ns, now_ns, lambda: remember(self))
+            surely_kept_ns = min(self.hardened_ns, self.consistency_ns)
+            self.pruner.work(self.volumes, surely_kept_ns, now_ns, lambda: remember(self))
 
     def volume_infos(self) -> list[VolumeInfo]:
         """Return the captured volumes as told to the mover."""

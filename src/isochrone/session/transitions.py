@@ -181,3 +181,19 @@ def recovering(
 def ended(document: SessionDocument, now_ns: int) -> SessionDocument:
     """RECOVERY -> ENDED: the volumes are in service here."""
     return document.changed(state=SessionState.ENDED, since_ns=now_ns, hold_floor_ns=None)
+
+
+def with_fenced(
+    document: SessionDocument, source: int, last_write_ns: int, marked_tracks: Mapping[str, int]
+) -> SessionDocument:
+    """Primary `source` has ended the session; what it said of its own writes is kept. `marked_tracks` by volume name."""
+    document = document.with_source(source, fenced=True, last_write_ns=last_write_ns)
+    return document.with_pairs(
+        {
+            pair.secondary_volume: pair.model_copy(
+                update={"primary_marked_tracks": marked_tracks.get(pair.primary_volume)}
+            )
+            for pair in document.pairs
+            if pair.source == source
+        }
+    )
