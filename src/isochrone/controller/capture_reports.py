@@ -17,7 +17,6 @@ _STATES = {
     CaptureState.STREAMING: SessionState.ACTIVE,
     CaptureState.SUSPENDED: SessionState.SUSPENDED,
     CaptureState.ENDED: SessionState.ENDED,
-    CaptureState.SERVING: SessionState.ENDED,
 }
 
 

@@ -67,10 +67,6 @@ CONTROL_TYPES: Final[dict[MessageType, type[ControlMessage]]] = {
     MessageType.FENCED: messages.Fenced,
     MessageType.FORGET: messages.Forget,
     MessageType.FORGOTTEN: messages.Forgotten,
-    MessageType.MARKS: messages.Marks,
-    MessageType.MARKED: messages.Marked,
-    MessageType.APPOINT: messages.Appoint,
-    MessageType.APPOINTED: messages.Appointed,
 }
 """Every message that travels as JSON, by its number."""
 
@@ -81,13 +77,7 @@ def _strict_adapter(message_class: type[ControlMessage]) -> TypeAdapter[Any]:
     return TypeAdapter(with_config(_STRICT)(message_class))
 
 
-for _part in (
-    messages.WantedVolume,
-    messages.VolumeInfo,
-    messages.VolumeRefusal,
-    messages.VolumeCopy,
-    messages.FencedVolume,
-):
+for _part in (messages.WantedVolume, messages.VolumeInfo, messages.VolumeRefusal, messages.VolumeCopy):
     with_config(_STRICT)(_part)
 
 _ADAPTERS: Final = {number: _strict_adapter(message_class) for number, message_class in CONTROL_TYPES.items()}

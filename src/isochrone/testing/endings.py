@@ -29,6 +29,8 @@ def run_world(world: World) -> None:
     world.tally.ending = ending.__name__
     ending()
     world.judge.oracle.check_dependencies()
+    world.tally.copies_broken_off = sum(n.watch.copies_broken_off for n in world.primaries if n.watch)
+    world.tally.tracks_copied = sum(n.watch.tracks_copied for n in world.primaries if n.watch)
     world.tally.writes = sum(application.write_count for application in world.applications)
 
 
@@ -89,6 +91,7 @@ class Endings:
         self._wait(lambda: self._is_duplex() and self._consistency_ns() >= last_ns, "C past the last write")
         self.world.checking = False
         self.world.judge.check_committed_image()
+        self.world.judge.check_equality()
         self.world.tally.lost_writes = 0
 
     def _consistency_ns(self) -> int:

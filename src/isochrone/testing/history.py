@@ -118,6 +118,8 @@ class History:
     writes: list[Write] = field(default_factory=list)
     track_counts: dict[str, int] = field(default_factory=dict)
     by_place: dict[Place, list[Write]] = field(default_factory=dict)
+    acknowledged: dict[Place, Write] = field(default_factory=dict)
+    """The write with the latest time of those whose application was told that they are done."""
     event_count: int = 0
     _token_places: dict[bytes, tuple[Write, Place]] = field(default_factory=dict)
     _stamped: list[Write] = field(default_factory=list)
@@ -159,6 +161,10 @@ class History:
         write.acknowledged_at = self._next_event()
         self._open.pop(write.number, None)
         self._flushable.setdefault(write.volume, []).append(write)
+        for place in write.places:
+            known = self.acknowledged.get(place)
+            if known is None or write.order > known.order:
+                self.acknowledged[place] = write
 
     def refuse(self, write: Write) -> None:
         """Note that a write was refused with an error that promises that nothing was changed."""

@@ -1,14 +1,21 @@
-"""What is checked in a simulated world, at any moment of it (promises 1, 2, 3 and 5)."""
+"""What is checked in a simulated world, at any moment of it (promises 1, 2, 3 and 5; properties P2.1 to P3.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from isochrone.capture.stream import CapturedVolume
 from isochrone.session.document import PairDocument
 from isochrone.testing.application import volume_key
 from isochrone.testing.history import ZERO_TOKEN, History
 from isochrone.testing.oracle import Oracle, OracleError
+from isochrone.testing.properties import (
+    check_equal,
+    check_marked_or_there,
+    check_never_back,
+    check_superset,
+)
 from isochrone.testing.sim_primary import PrimaryNode
 from isochrone.testing.sim_secondary import SecondaryNode
 
@@ -29,6 +36,8 @@ class Tally:
     lost_writes: int = 0
     pairs_replaced: int = 0
     device_errors: int = 0
+    copies_broken_off: int = 0
+    tracks_copied: int = 0
 
 
 class Judge:
@@ -40,14 +49,13 @@ class Judge:
         tally: Tally,
         primaries: Sequence[PrimaryNode],
         secondary: SecondaryNode,
-        volume_tracks: int,
     ) -> None:
         self.history = history
         self.oracle = Oracle(history)
         self.tally = tally
         self.primaries = primaries
         self.secondary = secondary
-        self.volume_tracks = volume_tracks
+        self._last_looks: dict[str, list[bytes]] = {}
 
     def check_committed_image(self) -> None:
         """Every pair that was ever complete holds exactly the writes up to C (promises 1, 3 and 5)."""
@@ -62,45 +70,102 @@ class Judge:
             self.check_volumes(complete, session.mover.consistency_ns)
 
     def check_volumes(self, pairs: Sequence[PairDocument], through_ns: int) -> None:
-        """The secondaries of `pairs` hold exactly the writes up to `through_ns`."""
+        """The secondaries of `pairs` hold exactly the writes up to `through_ns`, and never went back (P2.2)."""
         image: dict[str, list[bytes]] = {}
         for pair in pairs:
             key = volume_key(self.primaries[pair.source], pair.primary_volume)
             image[key] = self.history.split_tracks(self.read(pair.secondary_volume))
+            before = self._last_looks.get(pair.secondary_volume)
+            if before is not None:
+                check_never_back(self.history, key, before, image[key])
         self.oracle.check_image(image, through_ns, volumes=list(image))
+        for pair in pairs:
+            key = volume_key(self.primaries[pair.source], pair.primary_volume)
+            self._last_looks[pair.secondary_volume] = image[key]
+
+    def secondary_lost_power(self) -> None:
+        """The committed image may be an earlier one again: commits are made durable by the syncs that follow them."""
+        self._last_looks.clear()
+
+    def check_hardened(self) -> None:
+        """After a restart of the secondary, whatever was said to be hardened is still there (promise 2)."""
+        session = self.secondary.session
+        if session is None or not self.secondary.is_up:
+            return
+        pool, number = self.secondary.pool, session.document.number
+        sources = {
+            volume_key(self.primaries[pair.source], pair.primary_volume): pair.source
+            for pair in session.document.pairs
+            if pair.complete and not pair.removing
+        }
+        seen_ns = self.secondary.journal_seen_ns
+        kept_ns = {
+            volume: max(session.mover.consistency_ns, pool.staged_through_ns(number, source))
+            for volume, source in sources.items()
+        }
+        lost = []
+        for volume, through_ns in kept_ns.items():
+            held = self.history.state_at(through_ns)
+            lost += [
+                str(write)
+                for write in self.history.stamped()
+                if write.volume == volume
+                and through_ns < (write.time_ns or 0) <= seen_ns
+                # Zeros over zeros are no record.
+                and any(write.token_at(place) != held.get(place, ZERO_TOKEN) for place in write.places)
+            ]
+        if lost:
+            raise OracleError(f"a restart lost what was said to be hardened through {seen_ns}:", lost)
+
+    def check_equality(self) -> None:
+        """Primary and secondary of every pair are the same bytes (P2.1, P2.5)."""
+        session = self.secondary.session
+        assert session is not None
+        sides = []
+        for pair in session.document.pairs:
+            node = self.primaries[pair.source]
+            volume = node.pool.volumes[pair.primary_volume]
+            with node.unharmed():
+                primary = volume.read(0, volume.size_bytes)
+            sides.append((pair.secondary_volume, primary, self.read(pair.secondary_volume)))
+        broken_off = any(node.watch and node.watch.copies_broken_off for node in self.primaries)
+        check_equal(sides, self.history.track_size_bytes, after_abort=broken_off)
 
     def check_marks(self) -> None:
-        """Whatever has changed since what is surely hardened is marked (promise 2, P3.1)."""
+        """Whatever has changed since what is surely hardened is marked (P3.1), or on the secondary (P2.3)."""
         session = self.secondary.session
         if session is None:
             return
         held = self.history.state_at(None)
-        hardened = self.history.state_at(self.secondary.journal_seen_ns)
-        for pair in session.document.pairs:
+        hardened_ns = self.secondary.journal_seen_ns
+        hardened = self.history.state_at(hardened_ns)
+        for pair, captured, key in self._captured_pairs():
+            marked = captured.change_map.marked()
+            self.tally.mark_checks += 1
+            image = None
+            if self.secondary.is_up and pair.secondary_volume in self.secondary.pool.volumes:
+                image = self.history.split_tracks(self.read(pair.secondary_volume))
+            check_marked_or_there(
+                self.history, key, marked, image, session.mover.consistency_ns, hardened, hardened_ns
+            )
+            check_superset(key, held, hardened, marked, range(len(marked)))
+
+    def _captured_pairs(self) -> Iterator[tuple[PairDocument, CapturedVolume, str]]:
+        """Yield the complete pairs whose primary is up, as it captures them."""
+        session = self.secondary.session
+        for pair in session.document.pairs if session and not session.document.is_over else ():
             node = self.primaries[pair.source]
-            if not (pair.complete and node.is_up) or pair.removing or session.document.is_over:
+            if not (pair.complete and node.is_up) or pair.removing:
                 continue
-            stream = node.primary.streams.get(session.document.session_id)
+            stream = node.primary.streams.get(session.document.session_id) if session else None
             if stream is None and node.reopened_after_loss:
                 continue  # the registration was not flushed; the mover will have everything copied
             if stream is None:
                 raise OracleError("a primary has forgotten the session:", [node.name])
-            captured = next(
-                (c for c in stream.volumes.values() if c.volume.name == pair.primary_volume), None
-            )
-            if captured is None:
-                continue  # a power loss has undone the pair's removal here; the mover will have everything copied
-            marked = captured.change_map.marked()
-            key = volume_key(node, pair.primary_volume)
-            self.tally.mark_checks += 1
-            forgotten = [
-                f"{key} track {track}"
-                for track in range(self.volume_tracks)
-                if held.get((key, track), ZERO_TOKEN) != hardened.get((key, track), ZERO_TOKEN)
-                and not marked[track]
-            ]
-            if forgotten:
-                raise OracleError("tracks changed since the hardened time are not marked:", forgotten)
+            for captured in stream.volumes.values():
+                # None: a power loss has undone the pair's removal here; the mover will have everything copied.
+                if captured.volume.name == pair.primary_volume:
+                    yield pair, captured, volume_key(node, pair.primary_volume)
 
     def read(self, name: str) -> bytes:
         """Return all of a secondary volume."""

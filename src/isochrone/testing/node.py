@@ -19,6 +19,8 @@ Steps = Generator[Callable[[], None], None, None]
 
 TICK_NS = (3 * MILLISECOND_NS, 6 * MILLISECOND_NS, 12 * MILLISECOND_NS)
 """About how often a process ticks: one draw for each life, as hosts are more or less loaded."""
+SYNC_NS_MAX = (2 * MILLISECOND_NS, 4 * MILLISECOND_NS, 30 * MILLISECOND_NS)
+"""The longest that one blocking call of a sync takes: one draw for each device."""
 
 
 class Node:
@@ -46,6 +48,7 @@ class Node:
         self._flush_waiters: list[Callable[[str], None]] = []
         self._syncing = False
         self._tick_ns = TICK_NS[0]
+        self._sync_ns_max = rng.choice(SYNC_NS_MAX)
 
     # Life and death
 
@@ -196,7 +199,7 @@ class Node:
             except (IsochroneError, OSError) as error:
                 finish(str(error))
             else:
-                self.after(self.rng.randrange(MILLISECOND_NS // 20, 4 * MILLISECOND_NS), lambda: block(call))
+                self.after(self.rng.randrange(MILLISECOND_NS // 20, self._sync_ns_max), lambda: block(call))
 
         def block(call: Callable[[], None]) -> None:
             try:

@@ -14,6 +14,7 @@ from isochrone.testing.events import Events
 from isochrone.testing.network import SimConnection
 from isochrone.testing.node import Node
 from isochrone.testing.sim_disk import SimDisk
+from isochrone.testing.watch import PrimaryWatch
 
 
 class PrimaryNode(Node):
@@ -22,6 +23,7 @@ class PrimaryNode(Node):
     Attributes:
         identity: its controller id.
         connections: open links by number.
+        watch: looks at every tick, death and message.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class PrimaryNode(Node):
         self.primary: Primary
         self.links: PrimaryLinks
         self.connections: dict[int, SimConnection] = {}
+        self.watch: PrimaryWatch | None = None
         self._next_link = 1
 
     def open_cores(self) -> None:
@@ -54,7 +57,6 @@ class PrimaryNode(Node):
             self.pool.track_size_bytes,
             self._new_identity,
             refuse_volume=lambda _: "",
-            is_mover_here=lambda _: False,
         )
 
     def _new_identity(self) -> str:
@@ -66,6 +68,8 @@ class PrimaryNode(Node):
 
     def died(self) -> None:
         """Every link breaks."""
+        if self.watch is not None:
+            self.watch.died()
         for connection in list(self.connections.values()):
             connection.cut(f"{self.name} died")
         self.connections.clear()
@@ -75,6 +79,8 @@ class PrimaryNode(Node):
         for link, connection in self.connections.items():
             self.links.link_pending_bytes(link, connection.to_mover.pending_bytes)
         self.primary.tick()
+        if self.watch is not None:
+            self.watch.ticked()
         self.act()
 
     def act(self) -> None:
@@ -91,6 +97,8 @@ class PrimaryNode(Node):
 
     def _send(self, link: int, message: Message) -> None:
         connection = self.connections.get(link)
+        if self.watch is not None:
+            self.watch.sending(link, message)
         if connection is not None and connection.is_open:
             connection.to_mover.send(message)
 

@@ -41,6 +41,7 @@ from isochrone.testing.operator import Operator
 from isochrone.testing.sim_disk import SimDisk, crash_nth, fail_nth
 from isochrone.testing.sim_primary import PrimaryNode
 from isochrone.testing.sim_secondary import SecondaryNode
+from isochrone.testing.watch import PrimaryWatch
 
 TRACK_SIZE_BYTES: Final = 4096
 CHECKS_AFTER_RESTART: Final = 4
@@ -92,7 +93,9 @@ class World:
         self.volume_tracks = self.rng.choice((24, 64, 150))
         self.primaries = [self._make_primary(number) for number in range(self.rng.choice((1, 2, 2, 3)))]
         self.secondary = self._make_secondary()
-        self.judge = Judge(self.history, self.tally, self.primaries, self.secondary, self.volume_tracks)
+        self.judge = Judge(self.history, self.tally, self.primaries, self.secondary)
+        for node in self.primaries:
+            node.watch = PrimaryWatch(node, self.history, lambda: self.secondary.journal_seen_ns)
         self.operator = Operator(self)
         self.faults_on = True
         self.checking = True
@@ -246,6 +249,7 @@ class World:
     def crash(self, node: PrimaryNode | SecondaryNode, how: Callable[[], None]) -> None:
         """Bring a node down; it starts again some time later."""
         if node.is_up:
+            self.judge.check_marks()
             how()
             self._came_down(node)
 
@@ -291,12 +295,24 @@ class World:
             node.guarded(
                 lambda: settle_after_restart(self.history, self.judge.oracle, node, node.volume_names)
             )()
+            node.guarded(self._look_at_marks(node))()
         else:
+            if node.lost_power:
+                self.judge.secondary_lost_power()
+            self.judge.check_hardened()
             self.judge.check_committed_image()
         self._came_up(node)
         # A resync is short here; look while it is at work.
         for _ in range(CHECKS_AFTER_RESTART):
             self.events.after(self.rng.randrange(100) * MILLISECOND_NS, self._look)
+
+    def _look_at_marks(self, node: PrimaryNode) -> Callable[[], None]:
+        def look() -> None:
+            if node.watch is not None:
+                node.watch.restarted()
+            self.judge.check_marks()
+
+        return look
 
     def _look(self) -> None:
         if self.checking:

@@ -1,0 +1,217 @@
+"""The properties of the loss layer, each a function that is named after it (S2, S3).
+
+A function gets evidence in plain terms (histories, images, marks), knows nothing of how the product works, and raises
+PropertyError with the property's number and words. Who gathers the evidence, and when, is in `judge` (at any instant)
+and `watch` (at every tick, message and death of a primary).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isochrone.testing.history import ZERO_TOKEN, History, Place, Write
+from isochrone.testing.oracle import OracleError
+
+PROPERTIES: Final = {
+    "P2.1": "after a resync with no further writes, the secondary equals the primary byte for byte",
+    "P2.2": "once DUPLEX, no track of the secondary goes back in time",
+    "P2.3": "a write acknowledged while mirroring was down is marked or on the secondary, never neither",
+    "P2.4": "no update of a track is sent before the pending image of that track",
+    "P2.5": "a resync that was broken off at any point and run again gives P2.1",
+    "P2.6": "tracks copied are at most the tracks ever dirty, each once, and not the size of the volume",
+    "P3.1": "whatever is not hardened at the secondary is marked, at all times, across crash and toggle",
+    "P3.2": "once the hardened time has passed a toggle, no mark from before it remains unless it was written again",
+    "P3.3": "marks are at most the tracks changed within about two periods of pruning, while mirroring goes on",
+    "P3.4": "the marks of a suspended or resyncing volume are never pruned",
+}
+"""Numbers and words."""
+
+Tracks = NDArray[np.bool_]
+"""Which tracks of a volume: shape (track_count,)."""
+
+
+class PropertyError(OracleError):
+    """A property does not hold. `number` says which."""
+
+    def __init__(self, number: str, findings: list[str]) -> None:
+        super().__init__(f"{number} is broken: {PROPERTIES[number]}:", findings)
+        self.number = number
+
+
+def check_equal(
+    sides: Iterable[tuple[str, bytes, bytes]], track_size_bytes: int, *, after_abort: bool
+) -> None:
+    """P2.1, and P2.5 when a resync was broken off before: each (pair, primary's bytes, secondary's bytes) is equal."""
+    findings = []
+    for name, primary, secondary in sides:
+        if primary != secondary:
+            size = track_size_bytes
+            tracks = [
+                at // size
+                for at in range(0, max(len(primary), len(secondary)), size)
+                if primary[at : at + size] != secondary[at : at + size]
+            ]
+            findings.append(f"pair {name} differs in tracks {tracks}")
+    if findings:
+        raise PropertyError("P2.5" if after_abort else "P2.1", findings)
+
+
+def check_never_back(history: History, volume: str, before: Sequence[bytes], now: Sequence[bytes]) -> None:
+    """P2.2: every track holds the same as before or something written later.
+
+    Args:
+        before, now: content of each track of the secondary of `volume`, at two looks at a pair that is DUPLEX, or whose
+            last complete image stays in service.
+    """
+    findings = []
+    for track, (old, new) in enumerate(zip(before, now, strict=True)):
+        if old == new:
+            continue
+        old_times = _times_of(history, (volume, track), history.token_of(old))
+        new_times = _times_of(history, (volume, track), history.token_of(new))
+        if not new_times or (old_times and max(new_times) < min(old_times)):
+            findings.append(f"{volume} track {track} went from times {old_times} to {new_times}")
+    if findings:
+        raise PropertyError("P2.2", findings)
+
+
+def _times_of(history: History, place: Place, token: bytes | None) -> list[int]:
+    """Return the times at which a place may have come to hold `token`."""
+    at_first = [0] if token == ZERO_TOKEN else []
+    return at_first + [
+        write.time_ns
+        for write in history.by_place.get(place, ())
+        if write.time_ns is not None and write.token_at(place) == token
+    ]
+
+
+def check_marked_or_there(
+    history: History,
+    volume: str,
+    marked: Tracks,
+    secondary: Sequence[bytes] | None,
+    committed_ns: int,
+    hardened: Mapping[Place, bytes],
+    hardened_ns: int,
+) -> None:
+    """P2.3: the newest acknowledged write of every track is marked, or on the secondary.
+
+    On the secondary means: in the committed image once that is of its time, until then hardened there and waiting.
+
+    Args:
+        secondary: content of each track of the committed image, which is of `committed_ns`; None when nobody can look.
+        hardened: tokens as of `hardened_ns`, through which everything is durable at the secondary. Zeros over zeros
+            leave no mark.
+    """
+    findings = []
+    for track in np.flatnonzero(~marked).tolist():
+        place = (volume, track)
+        write = history.acknowledged.get(place)
+        if write is None or write.time_ns is None:
+            continue
+        if write.time_ns > hardened_ns:
+            if write.token_at(place) == hardened.get(place, ZERO_TOKEN):
+                continue
+            findings.append(f"{write} is neither marked (track {track}) nor hardened through {hardened_ns}")
+        elif secondary is not None and write.time_ns <= committed_ns:
+            times = _times_of(history, place, history.token_of(secondary[track]))
+            if not times or max(times) < write.time_ns:
+                findings.append(
+                    f"{write} is not marked (track {track}), and the image of {committed_ns} lacks it"
+                )
+    if findings:
+        raise PropertyError("P2.3", findings)
+
+
+def check_image_first(volume: str, pending: Tracks, track: int, track_count: int, time_ns: int) -> None:
+    """P2.4: an update record is of no track whose image is still `pending`."""
+    early = np.flatnonzero(pending[track : track + track_count]) + track
+    if len(early):
+        raise PropertyError(
+            "P2.4", [f"{volume}: the update at {time_ns} of tracks {early.tolist()} came before their images"]
+        )
+
+
+def check_copied_once(volume: str, pending: Tracks, track: int, track_count: int) -> None:
+    """P2.6: an image is of tracks that were marked when the copy began, and comes once."""
+    again = np.flatnonzero(~pending[track : track + track_count]) + track
+    if len(again):
+        raise PropertyError(
+            "P2.6", [f"{volume}: tracks {again.tolist()} were copied again, or were never marked"]
+        )
+
+
+def check_only_dirty(history: History, volume: str, to_copy: Tracks) -> None:
+    """P2.6: only tracks that were ever written are copied. Not for volumes of whose marks nothing is known."""
+    clean = [track for track in np.flatnonzero(to_copy).tolist() if not history.by_place.get((volume, track))]
+    if clean:
+        raise PropertyError("P2.6", [f"{volume}: tracks {clean} are to be copied and were never written"])
+
+
+def check_superset(
+    volume: str,
+    held: Mapping[Place, bytes],
+    hardened: Mapping[Place, bytes],
+    marked: Tracks,
+    among: Iterable[int],
+) -> None:
+    """P3.1: of the tracks `among`, each that holds something else than what is surely hardened is marked.
+
+    Args:
+        held, hardened: tokens by place, as the primary has them now and as of the hardened time.
+    """
+    findings = [
+        f"{volume} track {track}"
+        for track in among
+        if not marked[track]
+        and held.get((volume, track), ZERO_TOKEN) != hardened.get((volume, track), ZERO_TOKEN)
+    ]
+    if findings:
+        raise PropertyError("P3.1", findings)
+
+
+def check_released(history: History, volume: str, marked: Tracks, toggle_ns: int) -> None:
+    """P3.2: after the release of a toggle at `toggle_ns`, each mark left is of a track written since."""
+    findings = [
+        f"{volume} track {track}, last written at {writes[-1].time_ns if writes else None}, toggle {toggle_ns}"
+        for track in np.flatnonzero(marked).tolist()
+        if not _written_since(writes := history.by_place.get((volume, track), []), toggle_ns)
+    ]
+    if findings:
+        raise PropertyError("P3.2", findings)
+
+
+def _written_since(writes: list[Write], time_ns: int) -> bool:
+    """Whether one of `writes` is later, or was never dated (it failed, or its controller died in it)."""
+    return any(write.time_ns is None or write.time_ns > time_ns for write in reversed(writes))
+
+
+def check_bounded(history: History, volume: str, marked: Tracks, since_ns: int) -> None:
+    """P3.3: each mark is of a track written since `since_ns`, which is about two periods of pruning ago."""
+    findings = [
+        f"{volume} track {track} is marked, and was last written before {since_ns}"
+        for track in np.flatnonzero(marked).tolist()
+        if not _written_since(history.by_place.get((volume, track), []), since_ns)
+    ]
+    if findings:
+        raise PropertyError("P3.3", findings)
+
+
+def check_not_pruned(volume: str, before: Tracks, now: Tracks) -> None:
+    """P3.4: no mark of a map that was frozen `before` and is `now` is gone."""
+    _check_kept("P3.4", volume, before, now, "while the map was frozen")
+
+
+def check_survived(volume: str, before: Tracks, now: Tracks) -> None:
+    """P3.1 across a crash: no mark that the process had when it died is missing in the next one."""
+    _check_kept("P3.1", volume, before, now, "after a restart")
+
+
+def _check_kept(number: str, volume: str, before: Tracks, now: Tracks, what_happened: str) -> None:
+    gone = np.flatnonzero(before & ~now).tolist()
+    if gone:
+        raise PropertyError(number, [f"{volume}: marks of tracks {gone} are gone {what_happened}"])

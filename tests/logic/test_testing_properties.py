@@ -1,0 +1,189 @@
+"""Each property of the loss layer is told from its violation, and the violation names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from isochrone.model.records import RecordKind
+from isochrone.testing import properties
+from isochrone.testing.history import ZERO_TOKEN, History, Write, expand
+from isochrone.testing.properties import PROPERTIES, PropertyError, Tracks
+
+TRACK = 512
+VOLUME = "a/data"
+CHECKED = {
+    "P2.1": properties.check_equal,
+    "P2.2": properties.check_never_back,
+    "P2.3": properties.check_marked_or_there,
+    "P2.4": properties.check_image_first,
+    "P2.5": properties.check_equal,
+    "P2.6": properties.check_copied_once,
+    "P3.1": properties.check_superset,
+    "P3.2": properties.check_released,
+    "P3.3": properties.check_bounded,
+    "P3.4": properties.check_not_pruned,
+}
+
+
+class Story:
+    """Eight tracks; writes are stamped 10, 20, ... and acknowledged."""
+
+    def __init__(self) -> None:
+        self.history = History(TRACK)
+        self.history.add_volume(VOLUME, 8)
+        self.now_ns = 0
+
+    def write(self, track: int, kind: RecordKind = RecordKind.DATA) -> Write:
+        write = self.history.issue(VOLUME, track, 1, kind)
+        self.now_ns += 10
+        self.history.stamp(write, self.now_ns)
+        self.history.acknowledge(write)
+        return write
+
+    def image(self, through_ns: int) -> list[bytes]:
+        return self.history.image_at(through_ns)[VOLUME]
+
+
+def tracks(*marked: int) -> Tracks:
+    result = np.zeros(8, np.bool_)
+    result[list(marked)] = True
+    return result
+
+
+def broken(number: str, check: Callable[[], None]) -> str:
+    with pytest.raises(PropertyError) as caught:
+        check()
+    assert caught.value.number == number
+    assert str(caught.value).startswith(f"{number} is broken: {PROPERTIES[number]}")
+    return str(caught.value)
+
+
+def test_every_property_has_a_function_that_says_its_number_first() -> None:
+    assert CHECKED.keys() == PROPERTIES.keys()
+    for number, check in CHECKED.items():
+        assert number in (check.__doc__ or "").split(":")[0], number
+
+
+def test_sides_must_be_equal() -> None:
+    same, other = b"a" * 2 * TRACK, b"a" * TRACK + b"b" * TRACK
+    properties.check_equal([("v", same, same)], TRACK, after_abort=True)
+    assert "[1]" in broken(
+        "P2.1", lambda: properties.check_equal([("v", same, other)], TRACK, after_abort=False)
+    )
+    broken("P2.5", lambda: properties.check_equal([("v", same, other)], TRACK, after_abort=True))
+
+
+def test_a_track_must_not_go_back_also_to_zeros() -> None:
+    story = Story()
+    story.write(2)
+    story.write(2)
+    story.write(3, RecordKind.ZERO)
+    images = [story.image(time_ns) for time_ns in (0, 10, 20, 30)]
+    for before, after in pairwise(images):
+        properties.check_never_back(story.history, VOLUME, before, after)
+    for early, late in ((2, 1), (2, 0), (1, 0)):
+        broken(
+            "P2.2",
+            lambda e=early, x=late: properties.check_never_back(story.history, VOLUME, images[e], images[x]),  # type: ignore[misc]
+        )
+    foreign = [*images[2][:-1], b"x" * TRACK]
+    broken("P2.2", lambda: properties.check_never_back(story.history, VOLUME, images[2], foreign))
+
+
+def test_an_acknowledged_write_is_marked_or_there() -> None:
+    story = Story()
+    story.write(1)
+    story.write(2)
+    story.write(5, RecordKind.ZERO)  # zeros over zeros
+
+    def check(marked: Tracks, image_ns: int | None, committed_ns: int, hardened_ns: int) -> None:
+        image = None if image_ns is None else story.image(image_ns)
+        hardened = story.history.state_at(hardened_ns)
+        properties.check_marked_or_there(
+            story.history, VOLUME, marked, image, committed_ns, hardened, hardened_ns
+        )
+
+    check(tracks(1, 2), 0, 0, 0)
+    check(tracks(2), None, 0, 10)  # hardened, not committed, nobody can look
+    check(tracks(2), 10, 10, 10)
+    check(tracks(), 20, 20, 20)
+    assert "neither marked" in broken("P2.3", lambda: check(tracks(1), 0, 0, 10))
+    assert "lacks it" in broken("P2.3", lambda: check(tracks(1), 10, 20, 20))
+
+
+def test_an_update_must_not_come_before_its_image() -> None:
+    properties.check_image_first(VOLUME, tracks(4), 2, 2, 10)
+    assert "[4]" in broken("P2.4", lambda: properties.check_image_first(VOLUME, tracks(4), 3, 3, 10))
+
+
+def test_only_marked_tracks_are_copied_and_each_once() -> None:
+    properties.check_copied_once(VOLUME, tracks(3, 4), 3, 2)
+    assert "[5]" in broken("P2.6", lambda: properties.check_copied_once(VOLUME, tracks(3, 4), 4, 2))
+
+
+def test_only_written_tracks_are_copied() -> None:
+    story = Story()
+    story.write(3)
+    properties.check_only_dirty(story.history, VOLUME, tracks(3))
+    assert "[7]" in broken("P2.6", lambda: properties.check_only_dirty(story.history, VOLUME, tracks(3, 7)))
+
+
+def test_marks_cover_what_is_not_hardened() -> None:
+    story = Story()
+    story.write(1)
+    story.write(2)
+    held, hardened = story.history.state_at(None), story.history.state_at(10)
+    properties.check_superset(VOLUME, held, hardened, tracks(2), range(8))
+    properties.check_superset(VOLUME, held, hardened, tracks(), [1, 3])
+    assert "track 2" in broken(
+        "P3.1", lambda: properties.check_superset(VOLUME, held, hardened, tracks(1), range(8))
+    )
+
+
+def test_marks_survive_a_restart() -> None:
+    properties.check_survived(VOLUME, tracks(1), tracks(1, 2))
+    broken("P3.1", lambda: properties.check_survived(VOLUME, tracks(1, 2), tracks(1)))
+
+
+def test_a_release_leaves_only_marks_of_later_writes() -> None:
+    story = Story()
+    story.write(1)
+    story.write(2)
+    story.history.issue(VOLUME, 6)  # failed: it marked, and was never dated
+    properties.check_released(story.history, VOLUME, tracks(2, 6), 10)
+    assert "track 1" in broken(
+        "P3.2", lambda: properties.check_released(story.history, VOLUME, tracks(1, 2), 10)
+    )
+    broken("P3.2", lambda: properties.check_released(story.history, VOLUME, tracks(7), 0))
+
+
+def test_marks_are_bounded_by_what_was_written_lately() -> None:
+    story = Story()
+    story.write(1)
+    story.write(2)
+    properties.check_bounded(story.history, VOLUME, tracks(2), 10)
+    assert "track 1" in broken(
+        "P3.3", lambda: properties.check_bounded(story.history, VOLUME, tracks(1, 2), 10)
+    )
+
+
+def test_frozen_marks_stay() -> None:
+    properties.check_not_pruned(VOLUME, tracks(1), tracks(1, 2))
+    assert "[2]" in broken("P3.4", lambda: properties.check_not_pruned(VOLUME, tracks(1, 2), tracks(1, 3)))
+
+
+def test_the_newest_acknowledged_write_of_a_place_is_known() -> None:
+    story = Story()
+    first = story.write(1)
+    late = story.history.issue(VOLUME, 1)
+    story.history.stamp(late, 500)
+    assert story.history.acknowledged[VOLUME, 1] is first
+    story.history.acknowledge(late)
+    assert story.history.acknowledged[VOLUME, 1] is late
+    assert expand(late.tokens[0], TRACK) == story.image(500)[1]
+    assert story.history.state_at(10)[VOLUME, 1] == first.tokens[0]
+    assert story.history.state_at(5).get((VOLUME, 1), ZERO_TOKEN) == ZERO_TOKEN
