@@ -5,13 +5,14 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 JOBS ?= 2
 SEED ?= 1
 SEEDS ?= 1
+MINUTES ?= 30
 ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup programs demo test check format bench sim lock clean
+.PHONY: help setup programs demo test check format bench sim soak lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +43,9 @@ bench: $(READY) programs ## measure beside nbdkit and qemu-nbd (10 minutes); ARG
 
 sim: $(READY) ## run the simulator from SEED=n, over SEEDS=m seeds, in JOBS processes
 	$(BIN)/python -m isochrone.testing.simulate --seed $(SEED) --count $(SEEDS) --jobs $(JOBS) $(ARGS)
+
+soak: $(READY) programs ## real controllers under load and real faults for MINUTES=30, from SEED=n; ARGS="--help" for more
+	PYTHONPATH=tests $(BIN)/python -m soak.run --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 lock: $(READY) ## resolve the dependencies of pyproject.toml anew into requirements-dev.lock
 	$(BIN)/pip install --quiet uv

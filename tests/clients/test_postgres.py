@@ -7,17 +7,14 @@ next round goes on with what the primaries hold after their crash, so that their
 
 from __future__ import annotations
 
-import contextlib
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from isochrone.testing.processes import ControllerProcess, wait_until
-from support.block_device import block_device, mounted, require_block_devices
-from support.postgres import Cluster, CommitLog
-from support.programs import run
+from support.block_device import require_block_devices
+from support.database import VOLUMES, Places
+from support.postgres import CommitLog
 from support.site import Replica, Site, replicate
 
 pytestmark = pytest.mark.postgres
@@ -28,43 +25,6 @@ VOLUME_SIZE_BYTES = 192 << 20
 COMMITS_MAX = 300
 LOAD_S_MAX = 60.0
 FENCE_S_MAX = 30.0
-TABLES = """
-    CREATE EXTENSION amcheck;
-    CREATE TABLE commits (writer int, number int, PRIMARY KEY (writer, number));
-"""
-
-
-class Places:
-    """Where the volumes of one site are mounted: the same paths at every site, as a database expects."""
-
-    def __init__(self, site: Site) -> None:
-        site.folder.chmod(0o755)
-        self.folder = site.folder / "pg"
-        for name in ("data", "wal", "run"):
-            (self.folder / name).mkdir(parents=True)
-        self.cluster = Cluster(self.folder / "data", self.folder / "wal", self.folder / "run" / "log")
-        self._mount_count = 0
-
-    @contextlib.contextmanager
-    def devices(self, data: ControllerProcess, wal: ControllerProcess) -> Iterator[tuple[Path, Path]]:
-        """The two volumes as block devices."""
-        self._mount_count += 1
-        folder = self.folder / f"fuse{self._mount_count}"
-        with (
-            block_device(data.uri("data"), folder / "data") as first,
-            block_device(wal.uri("wal"), folder / "wal") as second,
-        ):
-            yield first, second
-
-    @contextlib.contextmanager
-    def mounts(self, data: ControllerProcess, wal: ControllerProcess) -> Iterator[None]:
-        """The two volumes mounted."""
-        with (
-            self.devices(data, wal) as (first, second),
-            mounted(first, self.folder / "data"),
-            mounted(second, self.folder / "wal"),
-        ):
-            yield
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -79,33 +39,22 @@ def test_every_commit_acknowledged_up_to_the_recovered_time_survives_the_loss_of
     east = (first, second)
     first.create_volume("data", VOLUME_SIZE_BYTES)
     second.create_volume("wal", VOLUME_SIZE_BYTES)
-    places = Places(site)
+    places = Places(site.folder)
     writers = [CommitLog(places.cluster, number, site.host_time().now_ns) for number in range(WRITERS)]
-    _create_database(places, east)
+    places.create_database(*east)
     for number in range(ROUNDS):
         session = f"pay-{number}"
         replica = _lose_site(places, east, west, writers, session, moments.randint(0, COMMITS_MAX))
         recovered_ns = replica.recover()
-        _check_database(places, (west, west), writers, recovered_ns)
+        places.check_database(west, west, writers, recovered_ns)
         for controller in east:
             controller.launch()
         for controller in east:
             controller.wait_ready()
         _end_session(east, west, session)
-        highest = _check_database(places, east, writers, through_ns=1 << 62)
+        highest = places.check_database(*east, writers, through_ns=1 << 62)
         for writer in writers:
             writer.next_number = highest[writer.writer] + 1
-
-
-def _create_database(places: Places, east: tuple[ControllerProcess, ControllerProcess]) -> None:
-    with places.devices(*east) as devices:
-        for device in devices:
-            run("mkfs.ext4", "-q", device)
-    with places.mounts(*east):
-        places.cluster.create()
-        with places.cluster.running():
-            places.cluster.fill_bench()
-            places.cluster.query(TABLES)
 
 
 def _lose_site(
@@ -143,55 +92,12 @@ def _end_session(
     wait_until(lambda: _capture_states(east) == ["ENDED", "ENDED"], "east is fenced", deadline_s=FENCE_S_MAX)
     for controller in (west, *east):
         controller.delete(f"/v1/sessions/{session}")
-    for volume in ("data", "wal"):
+    for volume in VOLUMES:
         west.delete(f"/v1/volumes/{volume}")
 
 
 def _capture_states(controllers: tuple[ControllerProcess, ControllerProcess]) -> list[str]:
     return [capture["state"] for controller in controllers for capture in controller.get("/v1/captures")]
-
-
-def _check_database(
-    places: Places,
-    controllers: tuple[ControllerProcess, ControllerProcess],
-    writers: list[CommitLog],
-    through_ns: int,
-) -> dict[int, int]:
-    """Prove that the database on these volumes is sound and holds what was acknowledged through a time.
-
-    Returns:
-        For each writer the highest number in its table.
-    """
-    with places.devices(*controllers) as devices:
-        with mounted(devices[0], places.folder / "data"), mounted(devices[1], places.folder / "wal"):
-            with places.cluster.running():
-                highest = _check_tables(places.cluster, writers, through_ns)
-                places.cluster.amcheck()
-            places.cluster.check_checksums()
-        for device in devices:
-            run("e2fsck", "-f", "-n", device)
-    return highest
-
-
-def _check_tables(cluster: Cluster, writers: list[CommitLog], through_ns: int) -> dict[int, int]:
-    highest = {}
-    for writer in writers:
-        row = cluster.query(
-            f"SELECT count(*), coalesce(max(number), 0) FROM commits WHERE writer = {writer.writer}"
-        )
-        count, newest = (int(value) for value in row.split("|"))
-        assert count == newest, (
-            f"writer {writer.writer}: {count} commits up to number {newest}: some are missing"
-        )
-        assert newest >= writer.acknowledged_through(through_ns), f"writer {writer.writer} lost commits"
-        assert newest <= writer.next_number, f"writer {writer.writer}: number {newest} was never written"
-        highest[writer.writer] = newest
-    sums = cluster.query(
-        "SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers), "
-        "(SELECT sum(bbalance) FROM pgbench_branches), (SELECT coalesce(sum(delta), 0) FROM pgbench_history)"
-    ).split("|")
-    assert len(set(sums)) == 1, f"sums over accounts, tellers, branches and history differ: {sums}"
-    return highest
 
 
 def _commits(writers: list[CommitLog]) -> int:

@@ -23,13 +23,14 @@ MOUNT_S_MAX: Final = 20.0
 
 def require_block_devices() -> None:
     """Skip the test, with the reason, where FUSE or loop devices cannot be used."""
-    reason = _forbidden()
+    reason = block_devices_forbidden()
     if reason:
         pytest.skip(reason)
 
 
 @functools.cache
-def _forbidden() -> str:
+def block_devices_forbidden() -> str:
+    """Return why FUSE or loop devices cannot be used, "" when they can."""
     if os.geteuid() != 0:
         return "FUSE and loop devices are tested as root only: this user may not attach loop devices"
     for path in ("/dev/fuse", "/dev/loop-control"):

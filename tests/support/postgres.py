@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from support.programs import PROGRAM_S_MAX, ProgramError, run
 
 START_S_MAX: Final = 60.0
 STOP_S_MAX: Final = 60.0
+BENCH_S_MAX: Final = 24 * 3600
 DATABASE: Final = "postgres"
 _USER: Final = "postgres"
 _SETTINGS: Final = {
@@ -94,9 +96,11 @@ class Cluster:
         """Make pgbench's tables."""
         _run("pgbench", "--initialize", "--scale=1", "--quiet", f"--host={self._socket_folder}", DATABASE)
 
-    def start_bench(self) -> subprocess.Popen[bytes]:
-        """Start pgbench with two clients; it goes on until it is killed or its server is."""
-        words = ["--client=2", "--time=600", "--no-vacuum", f"--host={self._socket_folder}", DATABASE]
+    def start_bench(self, rate_per_s: int | None = None) -> subprocess.Popen[bytes]:
+        """Start pgbench with two clients, as fast as it goes or at a rate, until it is killed or its server is."""
+        words = ["--client=2", f"--time={BENCH_S_MAX}", "--no-vacuum", f"--host={self._socket_folder}"]
+        words += [f"--rate={rate_per_s}"] if rate_per_s else []
+        words.append(DATABASE)
         return _start("pgbench", *words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def amcheck(self) -> None:
@@ -136,7 +140,8 @@ class Cluster:
 class CommitLog:
     """What one client was told: its committed numbers with the host time at which it knew.
 
-    It inserts 1, 2, 3, ... into `commits`, each in a transaction of its own, until its server is gone.
+    It inserts 1, 2, 3, ... into `commits`, each in a transaction of its own, until its server is gone, and thinks for
+    `pause_s` between two.
     """
 
     cluster: Cluster
@@ -144,6 +149,7 @@ class CommitLog:
     now_ns: Callable[[], int]
     next_number: int = 1
     acknowledged: list[tuple[int, int]] = field(default_factory=list)
+    pause_s: float = 0.0
     _psql: subprocess.Popen[str] | None = None
     _thread: threading.Thread | None = None
 
@@ -185,6 +191,7 @@ class CommitLog:
                     return
                 self.acknowledged.append((number, self.now_ns()))
                 self.next_number = number + 1
+                time.sleep(self.pause_s)
 
 
 @functools.cache

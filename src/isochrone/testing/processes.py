@@ -58,6 +58,8 @@ class ControllerProcess:
         runtime_dir: shared by all controllers that play on one host.
         pool_size: as in a settings file.
         settings: sections and keys that replace or extend what is chosen here.
+        link_address: where movers reach it; a unix socket in its folder when None.
+        command_prefix: a program that puts the controller into another place (a network namespace) and becomes it.
     """
 
     def __init__(
@@ -68,15 +70,18 @@ class ControllerProcess:
         runtime_dir: Path,
         pool_size: str = "1GiB",
         settings: Settings | None = None,
+        link_address: str | None = None,
+        command_prefix: Sequence[str | Path] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.name = name
         self.nbd_socket = folder / "nbd.sock"
-        self.link_address = f"unix:{folder / 'link.sock'}"
+        self.link_address = link_address or f"unix:{folder / 'link.sock'}"
         self.api_address = f"unix:{folder / 'api.sock'}"
         self.log_path = folder / "log"
         self._settings_path = folder / "controller.toml"
+        self._command_prefix = tuple(map(str, command_prefix))
         self._process: subprocess.Popen[bytes] | None = None
         self._http: httpx.Client | None = None
         chosen: dict[str, dict[str, object]] = {
@@ -126,7 +131,7 @@ class ControllerProcess:
             raise ProcessError(f"controller {self.name} runs already")
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [*PROGRAM, "controller", "run", str(self._settings_path)],
+                [*self._command_prefix, *PROGRAM, "controller", "run", str(self._settings_path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
