@@ -9,7 +9,7 @@ import pytest
 from isochrone.capture.document import CaptureDocument
 from isochrone.capture.handshake import Accept, StreamPosition, decide_hello
 from isochrone.link.messages import PROTOCOL_VERSION, Hello, RefusalCode, Refused
-from support.cores import MOVER_ID, SESSION_ID, hello
+from support.cores import MOVER_ID, PRIMARY_IDS, SESSION_ID, hello
 from support.store import TRACK
 
 NO_STREAM = StreamPosition("", 0)
@@ -33,8 +33,17 @@ def decide(
     *,
     same_name: CaptureDocument | None = None,
     position: StreamPosition = NO_STREAM,
+    is_mover_here: bool = False,
 ) -> Accept | Refused:
-    return decide_hello(greeting, session, same_name, position, TRACK)
+    return decide_hello(
+        greeting,
+        session,
+        same_name,
+        position,
+        TRACK,
+        controller_id=PRIMARY_IDS[0],
+        is_mover_here=is_mover_here,
+    )
 
 
 def accepted(greeting: Hello, session: CaptureDocument, position: StreamPosition = NO_STREAM) -> Accept:
@@ -87,9 +96,38 @@ def test_a_session_heard_of_for_the_first_time_begins_with_what_hello_says() -> 
     assert (document.mover_id, document.mover_name, document.volumes) == (MOVER_ID, "mover", ())
 
 
-def test_a_newer_epoch_is_taken_over_and_the_rest_is_kept() -> None:
+def test_a_newer_epoch_ends_the_session_here_and_keeps_the_rest() -> None:
     document = known(hardened_record_ns=5).changed(volumes=(1, 2), suspended=True, reason="x")
-    assert accepted(hello(epoch=9, received_through_ns=5), document).document == document.changed(epoch=9)
+    verdict = accepted(hello(epoch=9, received_through_ns=5), document)
+    assert verdict.fences
+    assert verdict.document == document.changed(epoch=9, ended=True, suspended=False, reason="")
+    again = accepted(hello(epoch=9), verdict.document)
+    assert (again.fences, again.continues, again.document) == (False, False, verdict.document)
+
+
+def test_a_mover_that_means_another_controller_is_refused_before_anything_is_remembered() -> None:
+    verdict = decide(hello(controller_id="ee" * 16))
+    assert isinstance(verdict, Refused)
+    assert verdict.code is RefusalCode.WRONG_CONTROLLER
+    assert "correct the address" in verdict.text
+    assert isinstance(decide(hello(controller_id=PRIMARY_IDS[0])), Accept)
+
+
+def test_a_controller_that_pulls_the_session_itself_feeds_no_mover_of_it() -> None:
+    verdict = decide(hello(epoch=9), known(), is_mover_here=True)
+    assert isinstance(verdict, Refused)
+    assert "isochrone session delete s" in verdict.text
+
+
+def test_a_site_in_service_takes_an_old_primary_as_its_mover_under_a_newer_epoch_only() -> None:
+    heir = "ee" * 16
+    serving = known().changed(serving=True, heirs=(heir,))
+    refused = decide(hello(epoch=3, mover_id=heir), serving)
+    assert isinstance(refused, Refused)
+    assert refused.code is RefusalCode.STALE_EPOCH
+    verdict = accepted(hello(epoch=4, mover_id=heir), serving)
+    assert (verdict.fences, verdict.document.serving, verdict.document.mover_id) == (False, True, heir)
+    assert isinstance(decide(hello(epoch=4, mover_id="dd" * 16), serving), Refused)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,18 @@ from isochrone.capture.document import CaptureState
 from isochrone.capture.links import LINKS_MAX
 from isochrone.link.messages import (
     Ack,
+    Appoint,
+    Appointed,
     Configure,
     Configured,
     CopyProgress,
     Fence,
     Fenced,
+    FencedVolume,
     Forget,
     Forgotten,
+    Marked,
+    Marks,
     Message,
     Quiesce,
     Quiesced,
@@ -69,6 +74,8 @@ AFTER_HELLO: list[Message] = [
     Unquiesce(),
     Fence(1, 1),
     Forget(),
+    Marks("a", [0, 1]),
+    Appoint(1),
 ]
 FROM_A_PRIMARY: list[Message] = [
     Welcome(PRIMARY_IDS[0], "p", OTHER_ID, 1, 0, True, False),
@@ -79,6 +86,8 @@ FROM_A_PRIMARY: list[Message] = [
     Resumed(OTHER_ID, []),
     Quiesced(0),
     Fenced(1),
+    Marked(),
+    Appointed(1),
     Forgotten(),
     Refused(RefusalCode.BUSY, "x"),
 ]
@@ -302,17 +311,19 @@ def test_fence_ends_the_session_and_is_confirmed_only_once_a_kill_cannot_undo_it
     site.open_stream()
     site.write("a", 0, 1)
     (answer,) = site.say(1, Fence(9, 12345))
-    assert answer == Fenced(9)
+    assert answer == Fenced(9, site.primary.streams[SESSION_ID].last_write_ns, [FencedVolume("a", 1)])
     site.restart()
     document = site.primary.streams[SESSION_ID].document
     assert (document.ended, document.epoch, document.recovered_ns) == (True, 9, 12345)
     assert site.primary.side_file.used_bytes == 0
 
 
-def test_fence_never_lowers_the_epoch() -> None:
+def test_a_fence_of_an_older_epoch_is_refused_and_says_so() -> None:
     site = PrimarySite()
     site.open_stream(greeting=hello(epoch=7))
-    assert site.say(1, Fence(3, 1)) == [Fenced(7)]
+    refused = refusal(site.say(1, Fence(3, 1)))
+    assert (refused.code, refused.epoch) == (RefusalCode.STALE_EPOCH, 7)
+    assert not site.primary.streams[SESSION_ID].document.ended
 
 
 def test_an_ended_session_answers_configure_and_resume_without_beginning_again() -> None:

@@ -40,9 +40,10 @@ class World:
             TRACK,
             lambda: "1" * 32,
             refuse_volume=lambda name: self.refusals.get(name, ""),
+            is_mover_here=lambda _: False,
         )
         self.links.link_opened(1)
-        hello = Hello(PROTOCOL_VERSION, "2" * 32, "bank", 1, "3" * 32, "m", TRACK, Compression.OFF, "", 0)
+        hello = Hello(PROTOCOL_VERSION, "2" * 32, "bank", 1, "3" * 32, "m", "", TRACK, Compression.OFF, "", 0)
         self.links.link_received(1, hello)
 
     def configure(self, *names: str) -> Configured:

@@ -171,7 +171,7 @@ def test_p2_3_a_write_across_copied_and_uncopied_tracks_is_wholly_there_in_the_e
     for _ in range(10):
         for record_set in site.sets():
             replica.receive(record_set)
-        stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, 0))
+        stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, replica.through_ns))
     assert replica.tags(1, 8) == list(range(11, 19))
 
 
@@ -230,7 +230,7 @@ def test_p3_1_marks_stay_until_the_mover_has_hardened_what_they_stand_for() -> N
     site.tick()
     assert site.marked() == {5}
     for _ in range(3):
-        stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, 0))
+        stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, replica.through_ns))
         for record_set in site.sets():
             replica.receive(record_set)
     assert site.marked() == set()
@@ -245,7 +245,7 @@ def test_p3_1_the_marks_of_a_copy_stay_until_its_last_image_is_hardened() -> Non
         for record_set in site.sets():
             replica.receive(record_set)
     assert site.marked() == {2, 3}
-    stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, 0))
+    stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, replica.through_ns))
     site.tick()
     assert site.marked() == set()
 
@@ -270,7 +270,7 @@ def test_marks_are_toggled_no_more_often_than_the_interval() -> None:
     for _ in range(200):
         sets = site.sets()
         toggles.add(change_map.toggle_ns)
-        stream.acknowledged(Ack(sets[-1].through_ns, WINDOW_OPEN, 0))
+        stream.acknowledged(Ack(sets[-1].through_ns, WINDOW_OPEN, sets[-1].through_ns))
     assert 2 <= len(toggles - {None}) <= 4
 
 
@@ -279,7 +279,7 @@ def test_marks_are_toggled_early_when_many_tracks_were_captured() -> None:
     site = PrimarySite(settings=settings)
     stream = site.open_stream()
     replica = site.copied()
-    stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, 0))
+    stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, replica.through_ns))
     site.tick()
     change_map = stream.volumes[1].change_map
     assert change_map.toggle_ns is None
@@ -297,14 +297,14 @@ def test_single_marks_are_discarded_while_their_generation_waits_for_its_last_wr
     stream = site.open_stream()
     replica = site.copied()
     for _ in range(3):
-        stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, 0))
+        stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, replica.through_ns))
         for record_set in site.sets():
             replica.receive(record_set)
     site.write("a", 5, 1)
     first_ns = site.primary.stamper.last_ns
     site.write("a", 6, 1)
     site.tick()
-    stream.acknowledged(Ack(first_ns, WINDOW_OPEN, 0))
+    stream.acknowledged(Ack(first_ns, WINDOW_OPEN, first_ns))
     site.tick()
     assert site.marked() == {5, 6}
     site.clock.advance(2 * SECOND_NS)
@@ -324,7 +324,7 @@ def test_before_marks_are_cleared_the_time_that_proves_it_is_remembered() -> Non
     for _ in range(4):
         for record_set in site.sets():
             replica.receive(record_set)
-        stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, 0))
+        stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, replica.through_ns))
     assert site.marked() == set()
     site.restart()
     assert site.primary.streams[stream.document.session_id].document.hardened_record_ns == written_ns
@@ -338,7 +338,7 @@ def test_p3_4_a_suspended_session_keeps_every_mark() -> None:
     site.tick()
     site.primary.suspend(stream, "enough")
     site.write("a", 6, 1)
-    stream.acknowledged(Ack(replica.through_ns + SECOND_NS, WINDOW_OPEN, 0))
+    stream.acknowledged(Ack(replica.through_ns + SECOND_NS, WINDOW_OPEN, replica.through_ns + SECOND_NS))
     for _ in range(5):
         site.tick()
     assert site.marked() == {5, 6}
@@ -363,7 +363,7 @@ def test_p2_6_a_resync_copies_what_was_written_meanwhile_and_no_more() -> None:
     site.write("a", 0, *range(1, 17))
     replica = site.copied()
     for _ in range(3):
-        stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, 0))
+        stream.acknowledged(Ack(replica.through_ns, WINDOW_OPEN, replica.through_ns))
         for record_set in site.sets():
             replica.receive(record_set)
     site.primary.suspend(stream, "x")
@@ -383,3 +383,31 @@ def test_the_smallest_copy_is_finished_first() -> None:
     site.tick()
     assert stream.volumes[2].tracks_remaining == 0
     assert stream.volumes[1].tracks_remaining > 0
+
+
+def test_a_volume_of_higher_priority_is_finished_before_smaller_ones() -> None:
+    site = PrimarySite(volumes={"big": 64, "small": 4}, settings=CaptureSettings(copy_step_tracks_max=2))
+    site.write("big", 0, *([1] * 60))
+    site.write("small", 0, 1, 2, 3, 4)
+    site.links.link_opened(1)
+    site.say(1, hello())
+    site.say(1, Configure(1, [WantedVolume("big", priority=1), WantedVolume("small")], SessionPolicy()))
+    (stream,) = site.primary.streams.values()
+    stream.acknowledged(Ack(0, WINDOW_OPEN, 0))
+    site.tick()
+    assert stream.volumes[2].tracks_remaining == 4
+    assert stream.volumes[1].tracks_remaining < 60
+
+
+def test_a_rate_limit_holds_images_back_and_may_be_lifted_while_they_are_copied() -> None:
+    site = PrimarySite(volumes={"a": 64})
+    site.write("a", 0, *([1] * 64))
+    stream = site.open_stream(["a"])
+    site.say(1, Configure(2, [WantedVolume("a")], SessionPolicy(copy_rate_bytes_max=1)))
+    for _ in range(10):
+        site.tick()
+    assert stream.volumes[1].tracks_remaining >= 63
+    site.say(1, Configure(3, [WantedVolume("a")], SessionPolicy()))
+    for _ in range(10):
+        site.tick()
+    assert stream.volumes[1].tracks_remaining == 0

@@ -59,7 +59,7 @@ class World:
         _, self.pool = new_pool(self.disk)
         self.now_ns = 1_000_000_000
         core = Primary(self.pool, self.disk, self.clock, CaptureSettings(), 0)
-        self.links = PrimaryLinks(core, ID, "c", TRACK, lambda: "1" * 32, lambda _: "")
+        self.links = PrimaryLinks(core, ID, "c", TRACK, lambda: "1" * 32, lambda _: "", lambda _: False)
         self.primary = PrimaryShell(core, self.links, flush=self.flush, on_fatal=self.fatal)
         self.sessions = SessionSet(
             self.pool,
@@ -105,7 +105,7 @@ class World:
     def capture(self, volume: str) -> None:
         """Let a mover elsewhere pull `volume` for the session `far`."""
         self.links.link_opened(1)
-        hello = Hello(PROTOCOL_VERSION, "3" * 32, "far", 1, "4" * 32, "m", TRACK, Compression.OFF, "", 0)
+        hello = Hello(PROTOCOL_VERSION, "3" * 32, "far", 1, "4" * 32, "m", "", TRACK, Compression.OFF, "", 0)
         self.links.link_received(1, hello)
         self.links.link_received(1, Configure(1, [WantedVolume(volume)], SessionPolicy()))
 

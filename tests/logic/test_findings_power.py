@@ -17,7 +17,7 @@ def suspended_site() -> PrimarySite:
     site.write("a", 0, *range(1, 9))
     stream = site.open_stream(("a", "b"))
     site.copied()
-    stream.hardened_ns = site.clock() + 1  # the mover has hardened all of it
+    stream.hardened_ns = stream.consistency_ns = site.clock() + 1  # the mover has all of it
     stream.prune(site.clock(), lambda _: None)
     assert not site.marked("a")
     site.say(1, Suspend("by the operator"))

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from isochrone.link.codec import CONTROL_TYPES
 from isochrone.link.frame import FRAME_HEADER_BYTES, LIMITS, PREAMBLE_BYTES, MessageType, PayloadCoding
 from isochrone.link.messages import (
+    FencedVolume,
     RefusalCode,
     VolumeCopy,
     VolumeInfo,
@@ -54,7 +55,16 @@ def test_every_payload_coding_is_described() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [*CONTROL_TYPES.values(), WantedVolume, VolumeInfo, VolumeRefusal, VolumeCopy, SessionPolicy]
+    "part",
+    [
+        *CONTROL_TYPES.values(),
+        WantedVolume,
+        VolumeInfo,
+        VolumeRefusal,
+        VolumeCopy,
+        FencedVolume,
+        SessionPolicy,
+    ],
 )
 def test_every_member_is_described(part: type) -> None:
     row = re.search(rf"^\| {part.__name__} \| ((?:none|`).*) \|$", TEXT, re.MULTILINE)

@@ -122,6 +122,7 @@ def test_hello_says_who_which_session_and_where_it_stands() -> None:
             1,
             MOVER_ID,
             "mover",
+            "",
             TRACK,
             site.session.document.compression,
             "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from isochrone.link.messages import Fence, Fenced, Welcome
+from isochrone.link.messages import Fence, Fenced, FencedVolume, Welcome
 from isochrone.model.errors import ConflictError
 from isochrone.model.states import PairState, SessionState
 from isochrone.session.contact import ContactState
@@ -215,8 +215,10 @@ def test_a_fence_names_epoch_and_time_and_its_confirmation_closes_the_link() -> 
     sites.secondary.harden()
     sites.wire.links.clear()
     sites.secondary.greet()
-    answers = sites.secondary.say(Welcome(sites.primary.identity, "p1", "cc" * 16, 1, 0, False, False))
+    answers = sites.secondary.say(Welcome(sites.primary.identity, "p1", "cc" * 16, 2, 0, False, False))
     document = sites.secondary.session.document
-    assert answers == [Fence(2, document.recovered_ns, [pair.primary_volume for pair in document.pairs])]
-    sites.secondary.say(Fenced(2))
+    assert answers == [Fence(2, document.recovered_ns, ["a"], ["a"])]
+    sites.secondary.say(Fenced(2, 77, [FencedVolume("a", 3)]))
+    after = sites.secondary.session.document
+    assert (after.sources[0].last_write_ns, after.pairs[0].primary_marked_tracks) == (77, 3)
     assert "fenced under epoch 2" in sites.secondary.session.contacts[0].error

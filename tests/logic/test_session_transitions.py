@@ -163,6 +163,13 @@ def test_added_pairs_begin_unconfirmed_and_may_bring_a_new_primary() -> None:
     assert after.sources_in_use == {0, 1, 2}
 
 
+def test_priorities_change_only_the_pairs_named() -> None:
+    after = transitions.with_priorities(document(), {"sb": 7})
+    assert [pair.priority for pair in after.pairs] == [0, 7]
+    with pytest.raises(NotFoundError, match="no pair with secondary volume 'nope'"):
+        transitions.with_priorities(document(), {"sa": 1, "nope": 2})
+
+
 def test_a_primary_named_again_may_bring_a_new_address_and_keeps_the_rest() -> None:
     before = document().with_source(0, controller_id="a1" * 16, incarnation=INCARNATION)
     after = transitions.with_pairs_added(before, [SourceDocument(name="p1", address="tcp:h:9")], [])

@@ -6,17 +6,20 @@ Every breakage is one that a plausible change could bring in. See tests/README.m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from isochrone.capture import links, pruning
+from isochrone.capture import handshake, links, pruning
 from isochrone.capture.change_map import ChangeMap
 from isochrone.capture.copier import Copier
+from isochrone.capture.fencing import Fencing
 from isochrone.capture.stamper import Stamper
 from isochrone.capture.stream import CapturedVolume, SessionStream
-from isochrone.link.messages import Ack, Fenced, Quiesced, Welcome
+from isochrone.link.messages import Ack, Fenced, Quiesced, Refused, Welcome
 from isochrone.model.errors import IsochroneError
 from isochrone.mover.mover import Mover
 from isochrone.session import session as session_module
@@ -48,7 +51,7 @@ def clear_marks_on_send(patch: Patch) -> None:
 
     def send_and_forget(self: SessionStream, batches: list[object], now_ns: int) -> None:
         send_set(self, batches, now_ns)  # type: ignore[arg-type]
-        self.acknowledged(Ack(self.sent_through_ns, 0, 0))
+        self.acknowledged(Ack(self.sent_through_ns, 0, self.sent_through_ns))
 
     patch.setattr(SessionStream, "_send_set", send_and_forget)
 
@@ -177,10 +180,17 @@ def form_at_the_newest_promise(patch: Patch) -> None:
 
 def fence_without_effect(patch: Patch) -> None:
     """A fenced primary confirms, and goes on as before."""
+    decide = handshake.decide_hello
+
+    def decide_as_before(*args: Any, **options: Any) -> handshake.Accept | Refused:
+        verdict = decide(*args, **options)
+        if isinstance(verdict, handshake.Accept) and verdict.fences:
+            return replace(verdict, document=verdict.document.changed(ended=False), fences=False)
+        return verdict
+
+    patch.setattr(links, "decide_hello", decide_as_before)
     patch.setattr(
-        links.PrimaryLinks,
-        "_handle_fence",
-        lambda _self, _link, stream, fence: stream.send(Fenced(fence.epoch)),
+        Fencing, "handle_fence", lambda _self, _link, stream, fence: stream.send(Fenced(fence.epoch))
     )
 
 

@@ -93,6 +93,7 @@ def hello(
     session_name: str = "s",
     epoch: int = 1,
     mover_id: str = MOVER_ID,
+    controller_id: str = "",
     protocol_version: int = PROTOCOL_VERSION,
     track_size_bytes: int = TRACK,
     incarnation: str = "",
@@ -106,6 +107,7 @@ def hello(
         epoch,
         mover_id,
         "mover",
+        controller_id,
         track_size_bytes,
         Compression.OFF,
         incarnation,
@@ -152,6 +154,7 @@ class PrimarySite:
         outbox: messages sent, by link, until taken.
         closed: why links were closed, by link.
         refusals: why volumes cannot be primaries, by name.
+        moved_here: sessions whose mover is at this site now.
     """
 
     def __init__(
@@ -172,6 +175,7 @@ class PrimarySite:
         self.outbox: dict[int, list[Message]] = {}
         self.closed: dict[int, str] = {}
         self.refusals: dict[str, str] = {}
+        self.moved_here: set[str] = set()
         self._new_identity = identities()
         Pool.create(self.disk, size_bytes=pool_tracks * TRACK)
         self.start()
@@ -189,6 +193,7 @@ class PrimarySite:
             TRACK,
             self._new_identity,
             lambda name: self.refusals.get(name, ""),
+            lambda session_id: session_id in self.moved_here,
         )
 
     def restart(self) -> None:

@@ -84,6 +84,8 @@ SETTINGS: Final = SessionSettings(
     compression=Compression.OFF,
     overflow_policy=OverflowPolicy.PACE,
     pace_delay_ms_max=100.0,
+    copy_rate_bytes_max=0,
+    copy_share_percent=50,
 )
 SOURCE: Final = SourceReport(
     name="a",

@@ -18,6 +18,7 @@ from isochrone.model.names import check_name
 PRIMARIES_PER_SESSION_MAX: Final = 64
 PAIRS_PER_REQUEST_MAX: Final = 4096
 REASON_LENGTH_MAX: Final = 512
+PAIR_PRIORITY_MAX: Final = 1000
 VOLUME_SIZE_BYTES_MAX: Final = 1 << 48
 PACE_DELAY_MS_LIMIT: Final = 10_000.0
 """Longer delays make clients give up: Linux's nbd client and QEMU time out after tens of seconds."""
@@ -45,6 +46,9 @@ OverflowChoice = Annotated[OverflowPolicy, Field(strict=False)]
 GroupIntervalMs = Annotated[float, Field(ge=1, le=60_000)]
 GroupBytesMax = Annotated[int, Field(ge=1 << 20, le=1 << 30)]
 PaceDelayMsMax = Annotated[float, Field(ge=0, le=PACE_DELAY_MS_LIMIT)]
+CopyRateBytesMax = Annotated[int, Field(ge=0, lt=1 << 48)]
+CopySharePercent = Annotated[int, Field(ge=1, le=100)]
+PairPriority = Annotated[int, Field(ge=0, le=PAIR_PRIORITY_MAX)]
 SizeBytes = Annotated[int, Field(gt=0, le=VOLUME_SIZE_BYTES_MAX)]
 
 
@@ -92,6 +96,10 @@ class SettingsRequest(Request):
         compression: of payloads on the links. Default "off".
         overflow_policy: what the primaries do when a side file nears its limit: "pace" (default) delays
             acknowledgements up to `pace_delay_ms_max` (default 100), then suspends; "suspend" never delays.
+        copy_rate_bytes_max: images of tracks that one primary sends in a second at most; 0 (default) for no limit.
+        copy_share_percent: of the time, at most so much of the link is given to images while applications write.
+            Default 50.
+        priorities: by secondary volume: pairs of a higher one (default 0) are copied first.
     """
 
     group_interval_ms: GroupIntervalMs | None = None
@@ -99,6 +107,9 @@ class SettingsRequest(Request):
     compression: CompressionChoice | None = None
     overflow_policy: OverflowChoice | None = None
     pace_delay_ms_max: PaceDelayMsMax | None = None
+    copy_rate_bytes_max: CopyRateBytesMax | None = None
+    copy_share_percent: CopySharePercent | None = None
+    priorities: Annotated[dict[Name, PairPriority], Field(max_length=PAIRS_PER_REQUEST_MAX)] | None = None
 
 
 class SessionRequest(SettingsRequest):

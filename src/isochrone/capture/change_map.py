@@ -39,6 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
+from isochrone.capture.write_note import NOTE_OFFSET, NOTE_SIZE_BYTES, WriteNote
 from isochrone.model.errors import DamagedError
 from isochrone.store.disk import Disk
 
@@ -73,6 +74,7 @@ class ChangeMap:
         toggle_ns: time of the last toggle while a monitored generation exists, else None.
         was_created: the file did not exist when the map was opened.
         was_marked_whole: `suspect_all` was called since then.
+        note: when the application wrote last.
     """
 
     def __init__(
@@ -126,7 +128,9 @@ class ChangeMap:
         elif self._file.size_bytes() > size_bytes:
             self._file.truncate(size_bytes)
         self.track_count = track_count
-        self._view = self._file.map_shared()[HEADER_SIZE_BYTES:]
+        mapped = self._file.map_shared()
+        self.note = WriteNote(mapped[NOTE_OFFSET : NOTE_OFFSET + NOTE_SIZE_BYTES])
+        self._view = mapped[HEADER_SIZE_BYTES:]
         self._marks: NDArray[np.uint8] = np.frombuffer(self._view, dtype=np.uint8)
         self._regions = bytearray((track_count + REGION_TRACKS - 1) >> REGION_SHIFT)
         self._rescan(0, track_count)
@@ -274,3 +278,4 @@ class ChangeMap:
     def _unmap(self) -> None:
         self._marks = np.empty(0, dtype=np.uint8)
         self._view.release()
+        self.note.release()

@@ -6,19 +6,21 @@ from collections.abc import Callable
 
 from isochrone.capture.actions import CloseLink, SendDurably, SendMessage
 from isochrone.capture.document import CaptureState
+from isochrone.capture.fencing import Fencing, in_service, stale
 from isochrone.capture.handshake import StreamPosition, decide_hello
 from isochrone.capture.primary import Primary
 from isochrone.capture.stream import SessionStream
 from isochrone.link.messages import (
     REFUSAL_TEXT_BYTES_MAX,
     Ack,
+    Appoint,
     Configure,
     Configured,
     Fence,
-    Fenced,
     Forget,
     Forgotten,
     Hello,
+    Marks,
     Message,
     Quiesce,
     Quiesced,
@@ -29,7 +31,6 @@ from isochrone.link.messages import (
     Suspend,
     Unquiesce,
     VolumeRefusal,
-    WantedVolume,
     Welcome,
     cut_text,
 )
@@ -47,6 +48,7 @@ class PrimaryLinks:
         new_identity: draws a fresh identity (32 hexadecimal digits).
         refuse_volume: returns why a volume of this name cannot be a primary (a mover of this controller writes it), ""
             when it can.
+        is_mover_here: whether the session of an id is pulled by this controller itself.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class PrimaryLinks:
         track_size_bytes: int,
         new_identity: Callable[[], str],
         refuse_volume: Callable[[str], str],
+        is_mover_here: Callable[[str], bool],
     ) -> None:
         self._primary = primary
         self._controller_id = controller_id
@@ -64,6 +67,9 @@ class PrimaryLinks:
         self._track_size_bytes = track_size_bytes
         self._new_identity = new_identity
         self._refuse_volume = refuse_volume
+        self._is_mover_here = is_mover_here
+        self._fencing = Fencing(primary, refuse_volume)
+        self._epochs: dict[int, int] = {}
         self._streams: dict[int, SessionStream | None] = {}
         self._forgotten: set[int] = set()
 
@@ -78,6 +84,7 @@ class PrimaryLinks:
     def link_lost(self, link: int) -> None:
         """A link is gone; its session keeps capturing."""
         self._forgotten.discard(link)
+        self._epochs.pop(link, None)
         stream = self._streams.pop(link, None)
         if stream is not None and stream.link == link:
             stream.detach()
@@ -104,10 +111,18 @@ class PrimaryLinks:
         stream = self._streams[link]
         if isinstance(message, Hello) and stream is None:
             self._handle_hello(link, message)
-        elif stream is None or stream.link != link:
+        elif stream is None:
             self._refuse(link, Refused(RefusalCode.BAD_REQUEST, "a link must begin with Hello"))
+        elif stream.document.epoch != self._epochs[link]:
+            self._refuse(link, stale(stream, self._epochs[link]))
+        elif stream.link != link:
+            self._refuse(link, Refused(RefusalCode.BAD_REQUEST, "the session is pulled on another link now"))
         elif isinstance(message, Ack):
             stream.acknowledged(message)
+        elif isinstance(message, Fence | Marks | Appoint):
+            self._handle_split(link, stream, message)
+        elif stream.document.serving and not isinstance(message, Forget):
+            self._refuse(link, in_service(stream, message))
         elif isinstance(message, Configure):
             self._handle_configure(stream, message)
         elif isinstance(message, Suspend):
@@ -118,8 +133,6 @@ class PrimaryLinks:
             self._handle_quiesce(link, stream)
         elif isinstance(message, Unquiesce):
             self._handle_unquiesce(stream)
-        elif isinstance(message, Fence):
-            self._handle_fence(link, stream, message)
         elif isinstance(message, Forget):
             self._handle_forget(link, stream)
         else:
@@ -137,7 +150,9 @@ class PrimaryLinks:
             (
                 other.document
                 for other in primary.streams.values()
-                if other.document.session_name == hello.session_name and other is not stream
+                if other.document.session_name == hello.session_name
+                and other is not stream
+                and not other.document.serving
             ),
             None,
         )
@@ -145,7 +160,15 @@ class PrimaryLinks:
             stream.incarnation if stream else "", stream.backlog.dropped_through_ns if stream else 0
         )
         known = stream.document if stream else None
-        verdict = decide_hello(hello, known, same_name, position, self._track_size_bytes)
+        verdict = decide_hello(
+            hello,
+            known,
+            same_name,
+            position,
+            self._track_size_bytes,
+            controller_id=self._controller_id,
+            is_mover_here=self._is_mover_here(hello.session_id),
+        )
         if isinstance(verdict, Refused):
             self._refuse(link, verdict)
             return
@@ -153,13 +176,16 @@ class PrimaryLinks:
         if stream.link is not None and stream.link != link:
             primary.actions.append(CloseLink(stream.link, "the mover has connected anew"))
         primary.remember(stream, verdict.document)
+        if verdict.fences:
+            self._fencing.end_stream(stream)
         if verdict.lost_history:
             for captured in stream.volumes.values():
                 captured.change_map.suspect_all()
-        if not verdict.continues and not stream.document.suspended and not stream.document.ended:
+        if not (verdict.continues or stream.document.suspended or stream.document.awaits_appointment):
             stream.begin_incarnation(self._new_identity())
         stream.attach(link, hello.received_through_ns if verdict.continues else 0)
         self._streams[link] = stream
+        self._epochs[link] = hello.epoch
         primary.rebuild_routes()
         stream.send(
             Welcome(
@@ -171,6 +197,7 @@ class PrimaryLinks:
                 verdict.continues,
                 stream.state is CaptureState.SUSPENDED,
                 stream.document.reason,
+                stream.document.awaits_appointment,
             )
         )
 
@@ -206,31 +233,24 @@ class PrimaryLinks:
     def _handle_quiesce(self, link: int, stream: SessionStream) -> None:
         primary = self._primary
         primary.remember(stream, stream.document.changed(quiesced=True))
-        primary.rebuild_routes()
+        primary.rebuild_routes()  # which also settles when the last write was
         primary.actions.append(SendDurably(link, Quiesced(primary.stamper.promise())))
 
     def _handle_unquiesce(self, stream: SessionStream) -> None:
         self._primary.remember(stream, stream.document.changed(quiesced=False))
         self._primary.rebuild_routes()
 
-    def _handle_fence(self, link: int, stream: SessionStream, fence: Fence) -> None:
-        primary = self._primary
-        stream.end_incarnation()
-        captured = {volume.volume.name for volume in stream.volumes.values()}
-        forgotten = {name for name in fence.volumes if not self._refuse_volume(name)}
-        primary.set_volumes(stream, [WantedVolume(name, True) for name in sorted(captured | forgotten)])
-        primary.remember(
-            stream,
-            stream.document.changed(
-                epoch=max(stream.document.epoch, fence.epoch),
-                ended=True,
-                quiesced=False,
-                recovered_ns=fence.recovered_ns,
-                since_ns=primary.stamper.promise(),
-            ),
-        )
-        primary.rebuild_routes()
-        primary.actions.append(SendDurably(link, Fenced(stream.document.epoch)))
+    def _handle_split(self, link: int, stream: SessionStream, message: Fence | Marks | Appoint) -> None:
+        """Fences and appointments, see Fencing."""
+        if isinstance(message, Fence):
+            refused = self._fencing.handle_fence(link, stream, message)
+        elif isinstance(message, Marks):
+            refused = self._fencing.handle_marks(stream, message)
+        else:
+            refused = self._fencing.handle_appoint(link, stream, message)
+        if refused is not None:
+            self._refuse(link, refused)
+        self._epochs[link] = stream.document.epoch
 
     def _handle_forget(self, link: int, stream: SessionStream) -> None:
         # The mover closes the link once it has the answer; what it sent before it had is of no more use.

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 
 from isochrone.capture.actions import Action, CloseLink
 from isochrone.capture.change_map import CHANGE_MAP_PREFIX, ChangeMap, change_map_name
-from isochrone.capture.copier import Copier
+from isochrone.capture.copy_pacer import APPLICATION_QUIET_NS
 from isochrone.capture.document import DOCUMENT_PREFIX, CaptureDocument, CaptureState, load_document
 from isochrone.capture.pacing import pace_delay_ns
+from isochrone.capture.route import Route, write_refusal
 from isochrone.capture.settings import CaptureSettings
 from isochrone.capture.side_file import Backlog, SideFile
 from isochrone.capture.stamper import Stamper
@@ -38,25 +39,6 @@ from isochrone.store.volume import Volume
 _PACK = RECORD_STRUCT.pack
 _DATA = int(RecordKind.DATA)
 _ZERO = int(RecordKind.ZERO)
-
-
-@dataclass(slots=True)
-class Route:
-    """Where the writes of one volume go; rebuilt whenever a session changes.
-
-    Attributes:
-        maps: change maps to mark, of every session that holds the volume.
-        backlogs: streams that capture it.
-        copiers: copiers that still have images of it to bring; empty in the common case.
-        streams: the sessions of `backlogs`.
-        refusal: why writes are refused, "" when they are not.
-    """
-
-    maps: tuple[ChangeMap, ...] = ()
-    backlogs: tuple[Backlog, ...] = ()
-    copiers: tuple[tuple[Backlog, Copier], ...] = ()
-    streams: tuple[SessionStream, ...] = ()
-    refusal: str = ""
 
 
 @dataclass(slots=True)
@@ -101,8 +83,12 @@ class Primary:
         self._clock = clock
         self._track_size_bytes = pool.track_size_bytes
         self._routes: dict[int, Route] = {}
+        self._noted: list[Route] = []
         self._pending = _PendingBatch()
         self._pace_delay_ns_max = 0
+        self._written_ns = (
+            -APPLICATION_QUIET_NS
+        )  # time of an application write that a session captured or left out
         self._restore()
 
     def _restore(self) -> None:
@@ -110,11 +96,14 @@ class Primary:
         for key, value in self._pool.documents.items():
             if key.startswith(DOCUMENT_PREFIX):
                 stream = self.add_stream(load_document(key, value))
+                self.stamper.raise_floor(stream.document.stamps_after_ns)
                 for number in stream.document.volumes:
                     captured = self._open_captured(stream, number)
                     if self._pool.reopened_after_loss or captured.change_map.was_created:
                         # The marks were in memory when it was lost; nothing is known but that all may differ.
                         captured.change_map.suspect_all()
+                    if captured.change_map.note.is_dirty or captured.change_map.was_marked_whole:
+                        captured.change_map.note.settle(self.stamper.promise())
         self._pool.settle_loss()
         self.distrusted = {
             stream.document.session_name: names
@@ -137,6 +126,7 @@ class Primary:
 
     def close(self) -> None:
         """Make the marks durable at a clean stop, after the last write and before the pool is closed. Raises OSError."""
+        self.settle_notes()
         for stream in self.streams.values():
             for captured in stream.volumes.values():
                 captured.change_map.close_durably()
@@ -158,6 +148,8 @@ class Primary:
         size = self._track_size_bytes
         track = offset // size
         track_count = (offset + len(data) - 1) // size - track + 1
+        if not route.is_noted:
+            self._note(route)
         for change_map in route.maps:
             change_map.mark(track, track_count)
         try:
@@ -195,6 +187,8 @@ class Primary:
             for start, run_length, mapped in volume.mapped_runs(offset, length)
             if mapped
         ]
+        if touched and not route.is_noted:
+            self._note(route)
         for change_map in route.maps:
             for track, track_count in touched:
                 change_map.mark(track, track_count)
@@ -228,6 +222,23 @@ class Primary:
         """Return the delay that pacing puts on each acknowledgement now."""
         return pace_delay_ns(self.side_file.used_bytes, self.side_file.bytes_max, self._pace_delay_ns_max)
 
+    def _note(self, route: Route) -> None:
+        """The first write of a volume since the last tick."""
+        route.is_noted = True
+        self._noted.append(route)
+        for change_map in route.maps:
+            change_map.note.begin()
+
+    def settle_notes(self) -> None:
+        """Put the time of what was written since the last tick into the notes, before anything later is promised."""
+        if self._noted:
+            now_ns = self.stamper.promise()
+            for route in self._noted:
+                route.is_noted = False
+                for change_map in route.maps:
+                    change_map.note.settle(now_ns)
+            self._noted.clear()
+
     def _seal(self) -> None:
         pending = self._pending
         if pending.headers:
@@ -242,6 +253,7 @@ class Primary:
             pending.headers.clear()
             pending.payload.clear()
             self.side_file.enter(batch, pending.backlogs)
+            self._written_ns = pending.last_time_ns
         pending.volume = -1
 
     def _capture_beside_copy(
@@ -255,7 +267,7 @@ class Primary:
         self._seal()
         if not data_runs and not zero_runs:
             return
-        stamp_ns = self.stamper.stamp()
+        self._written_ns = stamp_ns = self.stamper.stamp()
         copiers = dict(route.copiers)
         for backlog in route.backlogs:
             copier = copiers.get(backlog)
@@ -299,12 +311,14 @@ class Primary:
     def tick(self) -> None:
         """Copy, send, promise, prune. Called every few milliseconds, and soon after many bytes were captured."""
         self._seal()
+        self.settle_notes()
         now_ns = self._clock()
+        beside_writes = now_ns - self._written_ns < APPLICATION_QUIET_NS
         routes_changed = False
         for stream in self.streams.values():
             copying = stream.is_copying
             try:
-                stream.copy(self._enter)
+                stream.copy(now_ns, self._enter, beside_writes=beside_writes)
             except OSError as error:
                 self.suspend(stream, f"a track of the primary cannot be read: {error}")
                 continue
@@ -358,6 +372,7 @@ class Primary:
         Returns the names that cannot be captured, with the reason.
         """
         self._seal()
+        self.settle_notes()
         refused: dict[str, str] = {}
         numbers: dict[int, WantedVolume] = {}
         for wish in wanted:
@@ -408,7 +423,7 @@ class Primary:
     def suspend(self, stream: SessionStream, reason: str) -> None:
         """Stop capturing for a session; its writes are marked from here on. Tells the mover."""
         self._seal()
-        if stream.state in (CaptureState.SUSPENDED, CaptureState.ENDED):
+        if stream.state is CaptureState.SUSPENDED or stream.document.awaits_appointment:
             return
         stream.end_incarnation()
         self.rebuild_routes()
@@ -427,6 +442,7 @@ class Primary:
     def delete_stream(self, session_id: str) -> None:
         """Forget a session: its marks, its captured records, its refusals of writes. Raises NotFoundError."""
         self._seal()
+        self.settle_notes()
         stream = self.streams.pop(session_id, None)
         if stream is None:
             raise NotFoundError(f"no captured session {session_id!r} here", session=session_id)
@@ -444,6 +460,10 @@ class Primary:
         """Return the names of the sessions that capture volume `number`."""
         return [s.document.session_name for s in self.streams.values() if number in s.volumes]
 
+    def is_primary(self, number: int) -> bool:
+        """Whether volume `number` is a primary: of more than a session that was recovered here."""
+        return any(number in s.volumes and not s.document.serving for s in self.streams.values())
+
     def write_refusal(self, number: int) -> str:
         """Return why writes to volume `number` are refused now, "" when they are not."""
         route = self._routes.get(number)
@@ -451,6 +471,7 @@ class Primary:
 
     def rebuild_routes(self) -> None:
         """Derive the capture path's tables from the sessions."""
+        self.settle_notes()
         routes: dict[int, Route] = {}
         for stream in self.streams.values():
             for number, captured in stream.volumes.items():
@@ -461,7 +482,7 @@ class Primary:
                     route.streams += (stream,)
                     if captured.copier:
                         route.copiers += ((stream.backlog, captured.copier),)
-                route.refusal = route.refusal or _refusal(stream.document)
+                route.refusal = route.refusal or write_refusal(stream.document)
         self._routes = routes
         self._pace_delay_ns_max = max(
             (
@@ -471,14 +492,3 @@ class Primary:
             ),
             default=0,
         )
-
-
-def _refusal(document: CaptureDocument) -> str:
-    if document.ended:
-        return (
-            f"session {document.session_name!r} was recovered at {document.mover_name} under epoch {document.epoch}: this "
-            f"volume is no longer the primary; `isochrone session delete {document.session_name}` here makes it writable"
-        )
-    if document.quiesced:
-        return f"session {document.session_name!r} is switching over to {document.mover_name}: writes are refused"
-    return ""

@@ -16,6 +16,10 @@ A run takes note of the backlog's entries, reads their records in bounded steps,
 is frozen, released or toggled meanwhile has left the run: its `toggle_ns` is another one. Only packed records are read, so
 it does not matter where the payload is.
 
+Hardened means here: hardened and committed. A recovery during a resync goes back to the image of before the resync, and
+drops what was hardened since; after such a split the marks must reach back to the recovered time. So J counts only up to
+C, behind which no recovery goes, and level 2 does not begin while the backlog has dropped what is not committed.
+
 Before the first mark is cleared, by either level, the session's document remembers the time of a hardened record: a mover
 that comes back with less has lost data, and then everything is copied.
 """
@@ -90,13 +94,14 @@ class Pruner:
 
         Args:
             volumes: those of the session, by number.
-            hardened_ns: J as the mover has acknowledged it.
+            hardened_ns: J as the mover has acknowledged it, but not past C.
             remember: persists the time of the last hardened record; called before marks are cleared.
         """
         maps = {number: volume.change_map for number, volume in volumes.items()}
         self._release(maps, hardened_ns, now_ns, remember)
         self._toggle(maps, now_ns)
-        if self._run is None and self._is_discard_due(maps, now_ns):
+        all_committed = self._backlog.dropped_through_ns <= hardened_ns
+        if self._run is None and all_committed and self._is_discard_due(maps, now_ns):
             self._run = DiscardRun(maps, self._backlog)
             self._ran_ns = now_ns
             self._dropped_at_run_ns = self._backlog.dropped_through_ns

@@ -20,7 +20,8 @@ class CaptureSettings:
         record_set_bytes_max: a record set is closed when it holds this much; one larger write still travels whole.
         link_pending_bytes_max: bytes handed to a link and not yet taken by the kernel; the sender stops above it.
         copy_ahead_bytes_max: images captured and not yet hardened, a session: the copier's share of the side file.
-        copy_step_tracks_max: tracks that one step of the copier reads, so that it never holds writes for long.
+        copy_step_tracks_max: tracks that one step of the copier reads.
+        copy_step_tracks_beside_writes_max: the same while applications write, whose next write waits for the step.
         heartbeat_interval_ns: an idle session promises its time this often.
         progress_interval_ns: copy progress is told this often.
         prune_interval_ns, prune_tracks_max: change maps are toggled when this much time has gone by, or this many tracks
@@ -35,6 +36,7 @@ class CaptureSettings:
     link_pending_bytes_max: int = 4 * MIB
     copy_ahead_bytes_max: int = 16 * MIB
     copy_step_tracks_max: int = 256
+    copy_step_tracks_beside_writes_max: int = 64
     heartbeat_interval_ns: int = 10 * MILLISECOND_NS
     progress_interval_ns: int = 100 * MILLISECOND_NS
     prune_interval_ns: int = 2 * SECOND_NS

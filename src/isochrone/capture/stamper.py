@@ -27,6 +27,10 @@ class Stamper:
         self.last_ns = now_ns
         return now_ns
 
+    def raise_floor(self, floor_ns: int) -> None:
+        """Stamp nothing at or below `floor_ns` from now on."""
+        self.last_ns = max(self.last_ns, floor_ns)
+
     def promise(self) -> int:
         """Return a time that every later stamp exceeds: what a heartbeat may say, once all stamped writes are in
         the stream.

@@ -8,6 +8,7 @@ from typing import Final
 from isochrone.capture.actions import Action, SendMessage
 from isochrone.capture.change_map import ChangeMap
 from isochrone.capture.copier import Copier
+from isochrone.capture.copy_pacer import CopyPacer
 from isochrone.capture.document import CaptureDocument, CaptureState
 from isochrone.capture.pruning import Pruner
 from isochrone.capture.settings import CaptureSettings
@@ -103,6 +104,7 @@ class SessionStream:
         self._heartbeat_ns = 0
         self._progress_ns = 0
         self._progress_told: dict[int, tuple[int, int]] = {}
+        self._copy_pacer = CopyPacer()
         self._stamper = stamper
         self._side_file = side_file
         self._settings = settings
@@ -116,9 +118,16 @@ class SessionStream:
         """See CaptureState."""
         if self.document.ended:
             return CaptureState.ENDED
+        if self.document.serving:
+            return CaptureState.SERVING
         if self.document.suspended:
             return CaptureState.SUSPENDED
         return CaptureState.STREAMING if self.incarnation else CaptureState.MARKING
+
+    @property
+    def last_write_ns(self) -> int:
+        """Time of the last application write to any of its volumes, 0 when there was none (see WriteNote)."""
+        return max((c.change_map.note.last_write_ns for c in self.volumes.values()), default=0)
 
     @property
     def is_copying(self) -> bool:
@@ -186,34 +195,56 @@ class SessionStream:
 
     # Work, called between application batches
 
-    def copy(self, enter: Callable[[SessionStream, RecordBatch], None]) -> None:
-        """Put the next images into the stream, as far as the copier's share of the side file allows.
+    def copy(
+        self, now_ns: int, enter: Callable[[SessionStream, RecordBatch], None], *, beside_writes: bool
+    ) -> None:
+        """Put the next images into the stream, as far as policy and the copier's share of the side file allow.
 
-        `enter` puts a batch into this session's stream. Raises OSError when a track cannot be read.
+        `enter` puts a batch into this session's stream; `beside_writes` says that applications write. Raises OSError
+        when a track cannot be read.
         """
         if not (self.incarnation and self._configured):
             return
-        for _ in range(COPY_STEPS_PER_TICK_MAX):
+        settings = self._settings
+        steps, step_tracks = COPY_STEPS_PER_TICK_MAX, settings.copy_step_tracks_max
+        if beside_writes:
+            steps, step_tracks = 1, settings.copy_step_tracks_beside_writes_max
+        for _ in range(steps):
             captured = self._next_to_copy()
-            copier = captured.copier if captured else None
-            room_tracks = self._copy_room_bytes() // self._track_size_bytes
-            if captured is None or copier is None or (room_tracks <= 0 and copier.remaining):
+            if captured is None or (copier := captured.copier) is None:
                 return
-            batch = copier.step(self._stamper.stamp(), min(room_tracks, self._settings.copy_step_tracks_max))
+            room_tracks = self._copy_room_tracks(now_ns, beside_writes=beside_writes)
+            if room_tracks == 0 and copier.remaining:
+                return
+            batch = copier.step(self._stamper.stamp(), min(room_tracks, step_tracks))
             if batch is not None:
+                self._copy_pacer.entered(now_ns, batch.size_bytes)
                 enter(self, batch)
             if copier.remaining == 0:
                 captured.copier = None
                 captured.copied_through_ns = self._stamper.promise()
                 captured.change_map.thaw(captured.copied_through_ns)
 
-    def _copy_room_bytes(self) -> int:
-        """Return how many bytes of images may be added now."""
-        settings = self._settings
-        return min(
+    def _copy_room_tracks(self, now_ns: int, *, beside_writes: bool) -> int:
+        """Return how many images may be added now."""
+        settings, policy = self._settings, self.document.policy
+        room_bytes = min(
             settings.copy_share_bytes - self.backlog.image_bytes,
             settings.copy_stop_bytes - self._side_file.used_bytes,
         )
+        if room_bytes < self._track_size_bytes:
+            return 0
+        paced_bytes = self._copy_pacer.room_bytes(
+            now_ns,
+            rate_bytes_max=policy.copy_rate_bytes_max,
+            share=policy.copy_share_percent / 100,
+            unhardened_bytes=self.backlog.image_bytes,
+            beside_writes=beside_writes,
+        )
+        if paced_bytes is not None:
+            room_bytes = min(room_bytes, paced_bytes)
+        # The pacer counts in bytes: any room is room for one track, which it is then owed.
+        return max(room_bytes // self._track_size_bytes, 1 if room_bytes else 0)
 
     def _next_to_copy(self) -> CapturedVolume | None:
         """Highest priority, then smallest remaining first: pairs become DUPLEX early, no big one holds back the small."""
@@ -281,7 +312,8 @@ class SessionStream:
         `remember` persists `document.hardened_record_ns` before the first mark is cleared on its strength.
         """
         if self.incarnation:
-            self.pruner.work(self.volumes, self.hardened_ns, now_ns, lambda: remember(self))
+            surely_kept_ns = min(self.hardened_ns, self.consistency_ns)
+            self.pruner.work(self.volumes, surely_kept_ns, now_ns, lambda: remember(self))
 
     def volume_infos(self) -> list[VolumeInfo]:
         """Return the captured volumes as told to the mover."""

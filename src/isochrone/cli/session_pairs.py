@@ -10,10 +10,14 @@ from isochrone.cli.options import CONTROLLER_DEFAULT, Controller, Json, TimeoutS
 from isochrone.cli.session_output import Name, print_session
 from isochrone.cli.session_settings import (
     CompressionWord,
+    CopyRateMax,
+    CopyShare,
     GroupIntervalMs,
     GroupSizeMax,
     Overflow,
     PaceDelayMsMax,
+    Priorities,
+    given_priorities,
     given_settings,
 )
 from isochrone.model.errors import RefusedError
@@ -49,6 +53,9 @@ def create(
     compression: CompressionWord = None,
     overflow: Overflow = None,
     pace_delay_ms_max: PaceDelayMsMax = None,
+    copy_rate_max: CopyRateMax = None,
+    copy_share: CopyShare = None,
+    priority: Priorities = [],  # noqa: B006  # Typer copies it
     wait: Wait = False,
     timeout_s: TimeoutS = None,
     controller: Controller = CONTROLLER_DEFAULT,
@@ -69,7 +76,11 @@ def create(
         compression=compression,
         overflow_policy=overflow,
         pace_delay_ms_max=pace_delay_ms_max,
+        copy_rate_bytes_max=copy_rate_max,
+        copy_share_percent=copy_share,
     )
+    if priority:
+        body["priorities"] = given_priorities(priority)
     _send("/v1/sessions", body, name, wait, timeout_s, controller, json)
 
 

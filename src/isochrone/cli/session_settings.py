@@ -31,6 +31,41 @@ Overflow = Annotated[
 PaceDelayMsMax = Annotated[
     float | None, typer.Option("--pace-delay-ms-max", help="Longest delay of one write. Default 100.")
 ]
+CopyRateMax = Annotated[
+    str | None,
+    typer.Option(
+        "--copy-rate-max",
+        help="Copy at most this much a second from each primary: 100MiB. Default 0, no limit.",
+    ),
+]
+CopyShare = Annotated[
+    int | None,
+    typer.Option(
+        "--copy-share",
+        metavar="PERCENT",
+        help="Of each link, for copies while applications write. Default 50.",
+    ),
+]
+Priorities = Annotated[
+    list[str],
+    typer.Option(
+        "--priority",
+        metavar="SECONDARY=N",
+        help="Pairs of a higher priority are copied first (default 0, equals by size). May be repeated.",
+        show_default=False,
+    ),
+]
+
+
+def given_priorities(texts: list[str]) -> dict[str, int]:
+    """Return the priorities of `SECONDARY=N`, by secondary volume. Raises RefusedError."""
+    priorities = {}
+    for text in texts:
+        name, equals, number = text.rpartition("=")
+        if not (equals and name and number.isdecimal()):
+            raise RefusedError(f"--priority {text!r} is not SECONDARY=N: write for example db-copy=5")
+        priorities[name] = int(number)
+    return priorities
 
 
 def given_settings(**settings: str | float | None) -> dict[str, object]:
@@ -52,12 +87,17 @@ def set_session(
     compression: CompressionWord = None,
     overflow: Overflow = None,
     pace_delay_ms_max: PaceDelayMsMax = None,
+    copy_rate_max: CopyRateMax = None,
+    copy_share: CopyShare = None,
+    priority: Priorities = [],  # noqa: B006  # Typer copies it
     controller: Controller = CONTROLLER_DEFAULT,
     json: Json = False,
 ) -> None:
     """Change settings of a running session.
 
     Those that are not given stay. Another compression opens the links anew; nothing is copied again.
+
+    Example: isochrone session set bank --copy-rate-max 50MiB --priority ledger=10
     """
     from isochrone.cli.client import Client, path_of
 
@@ -67,7 +107,11 @@ def set_session(
         compression=compression,
         overflow_policy=overflow,
         pace_delay_ms_max=pace_delay_ms_max,
+        copy_rate_bytes_max=copy_rate_max,
+        copy_share_percent=copy_share,
     )
+    if priority:
+        body["priorities"] = given_priorities(priority)
     if not body:
         raise RefusedError("nothing is changed: give at least one setting, see --help")
     with Client(controller) as client:

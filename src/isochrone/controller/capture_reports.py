@@ -17,6 +17,7 @@ _STATES = {
     CaptureState.STREAMING: SessionState.ACTIVE,
     CaptureState.SUSPENDED: SessionState.SUSPENDED,
     CaptureState.ENDED: SessionState.ENDED,
+    CaptureState.SERVING: SessionState.ENDED,
 }
 
 

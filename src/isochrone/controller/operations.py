@@ -255,6 +255,7 @@ class ControllerOperations:
         """Change settings."""
         shell = self._sessions.get(name)
         document = transitions.with_settings(shell.session.document, **chosen_settings(request))
+        document = transitions.with_priorities(document, request.priorities or {})
         shell.command(lambda: shell.session.change_settings(document))
         return await self._done(shell, "session settings changed")
 

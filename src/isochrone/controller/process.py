@@ -116,6 +116,7 @@ class Controller:
             self._pool.track_size_bytes,
             _new_identity,
             refuse_volume=self._refuse_as_primary,
+            is_mover_here=self._is_mover_of,
         )
         return PrimaryShell(primary, links, flush=self._syncer.flush, on_fatal=die)
 
@@ -123,6 +124,13 @@ class Controller:
         """Return why a mover elsewhere cannot pull `volume`: what a mover of ours commits passes no capture."""
         session = self._sessions.secondary_of(volume)
         return f"it is a secondary of session {session!r} here: end that session first" if session else ""
+
+    def _is_mover_of(self, session_id: str) -> bool:
+        """Whether a session that has not ended is pulled by this controller."""
+        return any(
+            shell.session.document.session_id == session_id and not shell.session.document.is_over
+            for shell in self._sessions
+        )
 
     @property
     def _clock_error_ns(self) -> int:

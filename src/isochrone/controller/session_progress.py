@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Final
 
 SAMPLE_INTERVAL_NS: Final = 1_000_000_000
@@ -35,32 +35,27 @@ class Meter:
         return (last - first) * 1e9 / (last_ns - first_ns)
 
 
-@dataclass(slots=True)
-class CopyProgress:
+@dataclass(frozen=True, slots=True)
+class PairCopy:
     """One pair's present copy.
 
     Attributes:
+        source: number of its primary, which copies its pairs one after the other.
         tracks_to_copy: what it began with, as far as it was seen from here.
+        tracks_remaining: tracks whose image is still to be read.
     """
 
+    source: int
+    priority: int
+    tracks_remaining: int
     tracks_to_copy: int = 0
-    meter: Meter = field(default_factory=Meter)
-
-    def sample(self, now_ns: int, tracks_remaining: int) -> None:
-        """Take the number of tracks that remain."""
-        if tracks_remaining > self.tracks_to_copy:  # a new copy, or a part of it again
-            self.tracks_to_copy = tracks_remaining
-            self.meter.clear()
-        self.meter.sample(now_ns, tracks_remaining)
-
-    def estimate_s(self, tracks_remaining: int) -> float | None:
-        """Return the time until nothing remains at the present rate; None when that is not known."""
-        rate = self.meter.rate_per_s()
-        return tracks_remaining / -rate if tracks_remaining and rate is not None and rate < 0 else None
 
 
 class SessionProgress:
     """Samples of one session, taken by its shell at SAMPLE_INTERVAL_NS.
+
+    A primary copies its pairs in order of priority and then of size, so the rate that is measured is the primary's, and
+    a pair is done once those before it are.
 
     Attributes:
         records, received_bytes: rates of what was received.
@@ -70,19 +65,73 @@ class SessionProgress:
     def __init__(self) -> None:
         self.records = Meter()
         self.received_bytes = Meter()
-        self.copies: dict[str, CopyProgress] = {}
+        self.copies: dict[str, PairCopy] = {}
+        self._sources: dict[int, _SourceCopy] = {}
         self._sampled_at_ns = 0
 
     def is_due(self, now_ns: int) -> bool:
         """Whether it is time for a sample."""
         return now_ns - self._sampled_at_ns >= SAMPLE_INTERVAL_NS
 
-    def sample(self, now_ns: int, *, record_count: int, byte_count: int, remaining: dict[str, int]) -> None:
-        """Take the session's counters; `remaining` holds the tracks of each pair that is being copied."""
+    def sample(self, now_ns: int, *, record_count: int, byte_count: int, copies: dict[str, PairCopy]) -> None:
+        """Take the session's counters, and each pair that is being copied."""
         self._sampled_at_ns = now_ns
         self.records.sample(now_ns, record_count)
         self.received_bytes.sample(now_ns, byte_count)
-        for name in self.copies.keys() - remaining.keys():
-            del self.copies[name]
-        for name, tracks_remaining in remaining.items():
-            self.copies.setdefault(name, CopyProgress()).sample(now_ns, tracks_remaining)
+        before, self.copies = self.copies, {}
+        totals: dict[int, int] = {}
+        for name, copy in copies.items():
+            known = before.get(name)
+            tracks_to_copy = max(copy.tracks_remaining, known.tracks_to_copy if known else 0)
+            self.copies[name] = replace(copy, tracks_to_copy=tracks_to_copy)
+            totals[copy.source] = totals.get(copy.source, 0) + copy.tracks_remaining
+        for source in self._sources.keys() - totals.keys():
+            del self._sources[source]
+        for source, total in totals.items():
+            self._sources.setdefault(source, _SourceCopy()).sample(now_ns, total)
+
+    def tracks_per_s(self) -> float:
+        """Return the images that all primaries have read in a second lately."""
+        return sum(source.tracks_per_s() or 0.0 for source in self._sources.values())
+
+    def pair_estimate_s(self, name: str) -> float | None:
+        """Return the time until pair `name` has been copied at the present rate; None when that is not known."""
+        own = self.copies.get(name)
+        if own is None or not own.tracks_remaining:
+            return None
+        order = (-own.priority, own.tracks_remaining, name)
+        ahead = sum(
+            copy.tracks_remaining
+            for other, copy in self.copies.items()
+            if copy.source == own.source and (-copy.priority, copy.tracks_remaining, other) <= order
+        )
+        rate = self._sources[own.source].tracks_per_s()
+        return ahead / rate if rate else None
+
+    def estimate_s(self) -> float | None:
+        """Return the time until every pair has been copied; None when nothing is, or some rate is not known."""
+        estimates = [source.estimate_s() for source in self._sources.values() if source.tracks_remaining]
+        known = [estimate for estimate in estimates if estimate is not None]
+        return max(known) if known and len(known) == len(estimates) else None
+
+
+class _SourceCopy:
+    """All that one primary still has to copy for the session."""
+
+    def __init__(self) -> None:
+        self.tracks_remaining = 0
+        self._meter = Meter()
+
+    def sample(self, now_ns: int, tracks_remaining: int) -> None:
+        if tracks_remaining > self.tracks_remaining:  # a new copy, or a part of it again
+            self._meter.clear()
+        self.tracks_remaining = tracks_remaining
+        self._meter.sample(now_ns, tracks_remaining)
+
+    def tracks_per_s(self) -> float | None:
+        rate = self._meter.rate_per_s()
+        return -rate if rate is not None and rate < 0 else None
+
+    def estimate_s(self) -> float | None:
+        rate = self.tracks_per_s()
+        return self.tracks_remaining / rate if rate else None

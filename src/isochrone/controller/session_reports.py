@@ -11,6 +11,7 @@ from isochrone.model.states import PairState, SessionState
 from isochrone.report.models import (
     LinkState,
     PairReport,
+    ResyncReport,
     SessionReport,
     SourceReport,
 )
@@ -68,6 +69,7 @@ def session_report(
         consistency=measure(mover.consistency_ns),
         recovered=measure(document.recovered_ns, moving=False) if ended else None,
         settings=settings_report(document),
+        resync=_resync_report(shell) if document.state is SessionState.ACTIVE else None,
         staged_track_count=staged_track_count,
         staged_bytes=staged_bytes,
         group_count=mover.groups_committed,
@@ -150,9 +152,23 @@ def _pair_report(shell: SessionShell, pair: PairDocument, volumes: Mapping[str, 
         size_bytes=volume.size_bytes if volume else None,
         tracks_to_copy=max(copy.tracks_to_copy, remaining or 0) if copy and copying else remaining,
         tracks_remaining=remaining,
-        estimate_s=copy.estimate_s(remaining) if copy and copying and remaining is not None else None,
+        estimate_s=shell.progress.pair_estimate_s(pair.secondary_volume) if copying else None,
+        priority=pair.priority,
         reason=_pair_reason(session.document, contact, pair),
         refused=pair.primary_volume in contact.refused and not pair.removing,
+    )
+
+
+def _resync_report(shell: SessionShell) -> ResyncReport | None:
+    progress, track_size_bytes = shell.progress, shell.track_size_bytes
+    tracks_remaining = sum(copy.tracks_remaining for copy in progress.copies.values())
+    if not progress.copies:
+        return None
+    return ResyncReport(
+        tracks_remaining=tracks_remaining,
+        bytes_remaining=tracks_remaining * track_size_bytes,
+        bytes_per_s=progress.tracks_per_s() * track_size_bytes,
+        estimate_s=progress.estimate_s(),
     )
 
 

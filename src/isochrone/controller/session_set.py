@@ -152,6 +152,7 @@ class SessionSet:
         )
         document = transitions.with_settings(document, **chosen_settings(request))
         document = transitions.with_pairs_added(document, *source_and_pairs(request))
+        document = transitions.with_priorities(document, request.priorities or {})
         shell = self._add(document)
         try:
             shell.command(lambda: shell.session.remember(document))

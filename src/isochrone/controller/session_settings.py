@@ -16,6 +16,8 @@ def chosen_settings(request: SettingsRequest) -> dict[str, object]:
         "compression": request.compression,
         "overflow_policy": request.overflow_policy,
         "pace_delay_ns_max": _ns(request.pace_delay_ms_max),
+        "copy_rate_bytes_max": request.copy_rate_bytes_max,
+        "copy_share_percent": request.copy_share_percent,
     }
     return {name: value for name, value in settings.items() if value is not None}
 
@@ -29,6 +31,8 @@ def settings_report(document: SessionDocument) -> SessionSettings:
         compression=document.compression,
         overflow_policy=policy.overflow_policy,
         pace_delay_ms_max=policy.pace_delay_ns_max / NS_PER_MS,
+        copy_rate_bytes_max=policy.copy_rate_bytes_max,
+        copy_share_percent=policy.copy_share_percent,
     )
 
 

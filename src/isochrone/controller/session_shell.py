@@ -13,7 +13,7 @@ from functools import partial
 
 import structlog
 
-from isochrone.controller.session_progress import SessionProgress
+from isochrone.controller.session_progress import PairCopy, SessionProgress
 from isochrone.link.connection import Connection
 from isochrone.link.endpoint import dial
 from isochrone.link.messages import Message, RecordSet, Welcome
@@ -67,7 +67,7 @@ class SessionShell:
         self._links = links
         self.progress = SessionProgress()
         self.sources: dict[int, SourceCount] = {}
-        self._track_size_bytes = track_size_bytes
+        self.track_size_bytes = track_size_bytes
         self._clock = clock
         self._flush = flush
         self._on_fatal = on_fatal
@@ -191,7 +191,7 @@ class SessionShell:
             return
         self._connections[source] = connection
         self.source(source).connect_count += 1
-        connection.accept_record_sets(self._track_size_bytes)
+        connection.accept_record_sets(self.track_size_bytes)
         connection.start(partial(self._received, source, connection), partial(self._lost, source, connection))
         _log.info(
             "link opened",
@@ -262,15 +262,15 @@ class SessionShell:
 
     def _sample(self, now_ns: int) -> None:
         session = self.session
-        remaining = {}
+        copies = {}
         for pair in session.document.pairs:
             if not pair.duplex and pair.primary_number is not None:
                 tracks = session.contacts[pair.source].tracks_remaining.get(pair.primary_number)
                 if tracks is not None:
-                    remaining[pair.secondary_volume] = tracks
+                    copies[pair.secondary_volume] = PairCopy(pair.source, pair.priority, tracks)
         self.progress.sample(
             now_ns,
             record_count=session.mover.records_received,
             byte_count=session.mover.bytes_received,
-            remaining=remaining,
+            copies=copies,
         )

@@ -67,6 +67,10 @@ CONTROL_TYPES: Final[dict[MessageType, type[ControlMessage]]] = {
     MessageType.FENCED: messages.Fenced,
     MessageType.FORGET: messages.Forget,
     MessageType.FORGOTTEN: messages.Forgotten,
+    MessageType.MARKS: messages.Marks,
+    MessageType.MARKED: messages.Marked,
+    MessageType.APPOINT: messages.Appoint,
+    MessageType.APPOINTED: messages.Appointed,
 }
 """Every message that travels as JSON, by its number."""
 
@@ -77,7 +81,13 @@ def _strict_adapter(message_class: type[ControlMessage]) -> TypeAdapter[Any]:
     return TypeAdapter(with_config(_STRICT)(message_class))
 
 
-for _part in (messages.WantedVolume, messages.VolumeInfo, messages.VolumeRefusal, messages.VolumeCopy):
+for _part in (
+    messages.WantedVolume,
+    messages.VolumeInfo,
+    messages.VolumeRefusal,
+    messages.VolumeCopy,
+    messages.FencedVolume,
+):
     with_config(_STRICT)(_part)
 
 _ADAPTERS: Final = {number: _strict_adapter(message_class) for number, message_class in CONTROL_TYPES.items()}

@@ -98,6 +98,14 @@ class MessageType(IntEnum):
     """Version 1."""
     FORGOTTEN = 19
     """Version 1."""
+    MARKS = 30
+    """Version 1."""
+    MARKED = 31
+    """Version 1."""
+    APPOINT = 32
+    """Version 1."""
+    APPOINTED = 33
+    """Version 1."""
 
 
 class PayloadCoding(IntEnum):

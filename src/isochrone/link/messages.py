@@ -13,6 +13,8 @@
       | -- Suspend / Resume / Quiesce ------> |
       | <-------------- Suspended / Quiesced- |
       | -- Fence / Forget ------------------> |   the session was recovered here / deleted
+      | -- Marks, Appoint ------------------> |   after a split: what changed at the mover's side; be the primary
+      | <----------------- Marked, Appointed- |
 
 The mover dials and pulls: a primary never sends more payload than the window its peer has opened. Times are host time
 in nanoseconds. All messages but RecordSet are small and rare; they travel as JSON and are validated once, by the codec.
@@ -35,6 +37,9 @@ PROTOCOL_VERSION: Final = 1
 """Version 1: first release."""
 
 VOLUMES_PER_SESSION_MAX: Final = 4096
+
+MARK_RUNS_MAX: Final = 8192
+"""Runs of tracks in one Marks message: at most 180 KB of JSON."""
 
 TEXT_BYTES_MAX: Final = 1024
 REFUSAL_TEXT_BYTES_MAX: Final = 160
@@ -79,6 +84,8 @@ class RefusalCode(StrEnum):
     ENDED = "ended"
     BUSY = "busy"
     BAD_REQUEST = "bad-request"
+    WRONG_CONTROLLER = "wrong-controller"
+    """The mover began the session with another controller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,7 @@ class Hello:
     """Mover to primary, first on every connection.
 
     Attributes:
+        controller_id: the controller that the mover expects here; "" at first contact. Any other refuses.
         incarnation: the primary's incarnation the mover last heard, "" when none.
         received_through_ns: promise the mover has staged up to within that incarnation.
     """
@@ -96,6 +104,7 @@ class Hello:
     epoch: U64
     mover_id: Identity
     mover_name: Name
+    controller_id: OptionalIdentity
     track_size_bytes: U32
     compression: Compression
     incarnation: OptionalIdentity
@@ -111,6 +120,8 @@ class Welcome:
             records were lost (restart, suspend), so records of two incarnations are never joined without a resync.
         continues: the stream goes on right after `received_through_ns`; otherwise marked tracks are copied first.
         suspended: the session is suspended here; `reason` says why. Nothing flows until Resume.
+        awaits_appointment: it is no primary now (it was fenced, or its volumes are in service after a recovery): nothing
+            flows until Appoint.
     """
 
     controller_id: Identity
@@ -121,6 +132,7 @@ class Welcome:
     continues: bool
     suspended: bool
     reason: Text = ""
+    awaits_appointment: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,16 +313,74 @@ class Fence:
     Attributes:
         volumes: the session's volumes here, all of which refuse writes from now on. A primary that lost power may
             have forgotten them.
+        secondaries: their secondaries, in the same order, for a session in the other direction.
     """
 
     epoch: U64
     recovered_ns: U64
     volumes: Annotated[list[Name], Field(max_length=VOLUMES_PER_SESSION_MAX)] = field(default_factory=list)
+    secondaries: Annotated[list[Name], Field(max_length=VOLUMES_PER_SESSION_MAX)] = field(
+        default_factory=list
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FencedVolume:
+    """One volume of a fenced primary.
+
+    Attributes:
+        marked_tracks: tracks that may differ from the recovered image.
+    """
+
+    name: Name
+    marked_tracks: U64
 
 
 @dataclass(frozen=True, slots=True)
 class Fenced:
-    """Primary to mover: the session has ended here under `epoch`."""
+    """Primary to mover: the session has ended here under `epoch`; no application writes any more.
+
+    Attributes:
+        last_write_ns: time of the last application write to the session's volumes: never too early, and too late by a
+            few milliseconds at most, unless the primary died in between (then by as long as it was away).
+            0 when there was none.
+    """
+
+    epoch: U64
+    last_write_ns: U64 = 0
+    volumes: Annotated[list[FencedVolume], Field(max_length=VOLUMES_PER_SESSION_MAX)] = field(
+        default_factory=list
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Mover to primary, while that awaits its appointment: tracks that were written at the mover's side since the split.
+
+    Attributes:
+        volume: name at the primary.
+        runs: first track and track count, one pair after the other.
+    """
+
+    volume: Name
+    runs: Annotated[list[U32], Field(max_length=2 * MARK_RUNS_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Primary to mover: the tracks of the last Marks are in its change map; the next may come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appoint:
+    """Mover to primary: all marks are there: be the primary of the session under `epoch`, and serve applications."""
+
+    epoch: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Appointed:
+    """Primary to mover: it is the primary under `epoch`; marked tracks will be copied to whoever says Hello under it."""
 
     epoch: U64
 
@@ -327,7 +397,7 @@ class Forgotten:
 
 ControlMessage = (
     Hello | Welcome | Refused | Configure | Configured | Ack | CopyProgress | Suspend | Suspended | Resume | Resumed
-    | Quiesce | Quiesced | Unquiesce | Fence | Fenced | Forget | Forgotten
+    | Quiesce | Quiesced | Unquiesce | Fence | Fenced | Forget | Forgotten | Marks | Marked | Appoint | Appointed
 )  # fmt: skip
 """Every message that travels as JSON."""
 

@@ -17,12 +17,16 @@ class SessionPolicy(BaseModel):
     Attributes:
         overflow_policy: what a primary does when its side file approaches the limit.
         pace_delay_ns_max: longest delay of one acknowledgement under OverflowPolicy.PACE.
+        copy_rate_bytes_max: images of tracks that one primary sends in a second at most; 0 for no limit.
+        copy_share_percent: of the time, at most so much of the link is given to images while applications write.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     overflow_policy: OverflowPolicy = OverflowPolicy.PACE
     pace_delay_ns_max: Nanoseconds = 100_000_000
+    copy_rate_bytes_max: Annotated[int, Field(ge=0, lt=1 << 48)] = 0
+    copy_share_percent: Annotated[int, Field(ge=1, le=100)] = 50
 
     def changed(self, **fields: object) -> SessionPolicy:
         """Return a copy with `fields` replaced."""

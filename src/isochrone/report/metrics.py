@@ -234,6 +234,11 @@ FAMILIES: Final[tuple[Family, ...]] = (
             for pair in session.pairs
         ),
     ),
+    _session(
+        "copy_remaining_bytes",
+        "Images of all its pairs still to be read.",
+        lambda s: 0 if s.resync is None else s.resync.bytes_remaining,
+    ),
     _pair("tracks_remaining", "Tracks whose image is still to be read.", lambda p: p.tracks_remaining),
     _pair(
         "copied_ratio",

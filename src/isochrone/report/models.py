@@ -188,6 +188,7 @@ class PairReport(Report):
         estimate_s: time until the copy is complete at the present rate; None when idle, unknown or complete.
         reason: why the pair is SUSPENDED, or cannot start; None otherwise.
         refused: it cannot start as it is (no such volume, another size, data at the secondary): a person must act.
+        priority: pairs of a higher one are copied first; among equals the one with least to copy.
     """
 
     source: str
@@ -200,6 +201,7 @@ class PairReport(Report):
     estimate_s: float | None = None
     reason: str | None = None
     refused: bool = False
+    priority: int = 0
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -251,6 +253,23 @@ class SessionSettings(Report):
     compression: Compression
     overflow_policy: OverflowPolicy
     pace_delay_ms_max: float
+    copy_rate_bytes_max: int
+    copy_share_percent: int
+
+
+class ResyncReport(Report):
+    """All copies of a session together, first ones and resynchronisations.
+
+    Attributes:
+        tracks_remaining, bytes_remaining: images still to be read.
+        bytes_per_s: images read lately.
+        estimate_s: time until none remains at this rate, of the slowest primary; None while that is not known.
+    """
+
+    tracks_remaining: int
+    bytes_remaining: int
+    bytes_per_s: float
+    estimate_s: float | None
 
 
 class SessionReport(Report):
@@ -274,6 +293,7 @@ class SessionReport(Report):
         record_count, byte_count: received since the controller started.
         records_per_s, bytes_per_s: over the last seconds.
         suspended_reason, suspended_since: set while SUSPENDED.
+        resync: while pairs are being copied.
     """
 
     name: str
@@ -292,6 +312,7 @@ class SessionReport(Report):
     consistency: TimePoint
     recovered: TimePoint | None = None
     settings: SessionSettings
+    resync: ResyncReport | None = None
     staged_track_count: int
     staged_bytes: int
     group_count: int

@@ -22,7 +22,9 @@ from isochrone.report.models import (
     PairReport,
     PoolReport,
     PoolState,
+    ResyncReport,
     SessionReport,
+    SessionSettings,
     SourceReport,
     StatusReport,
     VolumeReport,
@@ -186,6 +188,8 @@ def session_view(session: SessionReport) -> RenderableType:
             style="dim",
         ),
     ]
+    if session.resync is not None:
+        lines.append(Text(f"  {_resync(session.resync, settings)}", style=_BUSY))
     if session.suspended_reason is not None:
         lines.append(
             Text(
@@ -197,6 +201,17 @@ def session_view(session: SessionReport) -> RenderableType:
     if session.pending_command is not None:
         lines.append(Text(f"  pending command: {session.pending_command}", style=_BUSY))
     return Group(*lines, _indented(sources_table(session.sources)), _indented(pairs_table(session.pairs)))
+
+
+def _resync(resync: ResyncReport, settings: SessionSettings) -> str:
+    limit = (
+        f" (at most {format_size(settings.copy_rate_bytes_max)}/s)" if settings.copy_rate_bytes_max else ""
+    )
+    left = "no estimate yet" if resync.estimate_s is None else f"{duration_text(resync.estimate_s)} left"
+    return (
+        f"copying: {format_size(resync.bytes_remaining)} to read at {format_size(resync.bytes_per_s)}/s{limit}, {left}; "
+        f"beside writes at most {settings.copy_share_percent} % of the link"
+    )
 
 
 def sources_table(sources: Iterable[SourceReport]) -> Table:

@@ -30,6 +30,7 @@ class Contact:
 
     Attributes:
         since_ns: when `state` was entered.
+        epoch: of the session when the link was opened: what comes under an older one does not count.
         heard_ns: when the last message came.
         error: why the link is down, for people; "" when it is up.
         suspended: the primary has suspended the session.
@@ -44,6 +45,7 @@ class Contact:
         self.state = ContactState.DOWN
         self.since_ns = now_ns
         self.heard_ns = now_ns
+        self.epoch = 0
         self.error = "not connected yet"
         self.suspended = False
         self.configures_sent = 0

@@ -29,6 +29,7 @@ class SourceDocument(BaseModel):
         controller_id: identity at first contact; another controller at the address is refused. "" before.
         incarnation: stream that staged records belong to, "" before the first.
         fenced: it has confirmed that the session ended, or forgotten it.
+        last_write_ns: once fenced, when applications wrote last there, 0 when they never did; None while not known.
         resume_wanted: the session was resumed while it could not be told.
     """
 
@@ -39,6 +40,7 @@ class SourceDocument(BaseModel):
     controller_id: OptionalIdentity = ""
     incarnation: OptionalIdentity = ""
     fenced: bool = False
+    last_write_ns: U64 | None = None
     resume_wanted: bool = False
 
 
@@ -52,6 +54,8 @@ class PairDocument(BaseModel):
         duplex: every write up to the consistency time is in the committed image.
         removing: leaves the session once the primary has confirmed.
         priority: pairs of a higher one are copied first.
+        primary_marked_tracks: once its primary is fenced, tracks that may differ from the recovered image; None while not
+            known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -65,6 +69,7 @@ class PairDocument(BaseModel):
     duplex: bool = False
     removing: bool = False
     priority: U32 = 0
+    primary_marked_tracks: U64 | None = None
 
     @property
     def is_confirmed(self) -> bool:

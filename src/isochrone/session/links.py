@@ -51,6 +51,7 @@ class SessionLinks:
             self._session.close(source, "the session was deleted")
             return
         contact.enter(ContactState.GREETED, self._session.now_ns())
+        contact.epoch = document.epoch
         self._session.acks_told.pop(source, None)
         received_ns = 0
         if source in self._session.mover.sources:
@@ -65,6 +66,7 @@ class SessionLinks:
                 document.epoch,
                 self._mover_id,
                 self._mover_name,
+                document.sources[source].controller_id,
                 self._pool.track_size_bytes,
                 document.compression,
                 document.sources[source].incarnation,
@@ -85,6 +87,13 @@ class SessionLinks:
         """
         contact = self._session.contacts[source]
         if not contact.is_up:
+            return
+        if contact.epoch != self._session.document.epoch:
+            self._session.close(
+                source,
+                f"the link was opened under epoch {contact.epoch}, the session is at {self._session.document.epoch} now: "
+                "nothing that comes on it counts",
+            )
             return
         contact.heard_ns = self._session.now_ns()
         try:
@@ -117,9 +126,7 @@ class SessionLinks:
             if contact.quiesces_unanswered == 0 and self._session.is_draining:
                 contact.quiesced_ns = message.through_ns
         elif isinstance(message, Fenced):
-            self._session.remember(self._session.document.with_source(source, fenced=True))
-            self._session.close(source, f"fenced under epoch {message.epoch}")
-            self._session.finish_delete_if_done()
+            self._handle_fenced(source, message)
         elif isinstance(message, Forgotten):
             self._handle_forgotten(source)
         else:
@@ -139,6 +146,12 @@ class SessionLinks:
                 f"this session began with ({known.controller_id}): correct the address of primary {known.name}",
             )
             return
+        if welcome.epoch != self._session.document.epoch:
+            self._session.close(
+                source,
+                f"primary {known.name} is at epoch {welcome.epoch}, the session at {self._session.document.epoch}",
+            )
+            return
         contact.enter(ContactState.WELCOMED, self._session.now_ns())
         contact.suspended = welcome.suspended
         document = self._session.document.with_source(source, controller_id=welcome.controller_id)
@@ -153,8 +166,16 @@ class SessionLinks:
             self._session.send(source, Forget())
         elif document.is_over:
             if document.state is SessionState.ENDED:
-                volumes = [p.primary_volume for p in document.pairs if p.source == source and p.is_confirmed]
-                self._session.send(source, Fence(document.epoch, document.recovered_ns, volumes))
+                pairs = [pair for pair in document.pairs if pair.source == source and pair.is_confirmed]
+                self._session.send(
+                    source,
+                    Fence(
+                        document.epoch,
+                        document.recovered_ns,
+                        [pair.primary_volume for pair in pairs],
+                        [pair.secondary_volume for pair in pairs],
+                    ),
+                )
         else:
             self._session.configure(source)
             self._agree_on_suspension(source, contact, welcome.reason)
@@ -292,6 +313,14 @@ class SessionLinks:
         if self._session.document.state is SessionState.SUSPENDED:
             # It was suspended again before the primary had answered Resume.
             self._session.send(source, Suspend(self._session.document.reason or "suspended at the secondary"))
+
+    def _handle_fenced(self, source: int, fenced: Fenced) -> None:
+        marked = {volume.name: volume.marked_tracks for volume in fenced.volumes}
+        self._session.remember(
+            transitions.with_fenced(self._session.document, source, fenced.last_write_ns, marked)
+        )
+        self._session.close(source, f"fenced under epoch {fenced.epoch}")
+        self._session.finish_delete_if_done()
 
     def _handle_forgotten(self, source: int) -> None:
         self._session.close(source, "the session was deleted")

@@ -5,7 +5,7 @@ Each raises ConflictError when the state does not allow it, with what to do inst
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from isochrone.link.messages import cut_text
 from isochrone.model.errors import ConflictError, NotFoundError, RefusedError
@@ -122,6 +122,21 @@ def with_settings(document: SessionDocument, **settings: object) -> SessionDocum
     return document.changed(**settings, policy=document.policy.changed(**of_policy))
 
 
+def with_priorities(document: SessionDocument, priorities: Mapping[str, int]) -> SessionDocument:
+    """Change the priorities of pairs, by secondary volume. Raises NotFoundError."""
+    changes = {
+        pair.secondary_volume: pair.model_copy(update={"priority": priorities[pair.secondary_volume]})
+        for pair in document.pairs
+        if pair.secondary_volume in priorities
+    }
+    if missing := priorities.keys() - changes.keys():
+        raise NotFoundError(
+            f"session {document.name!r} has no pair with secondary volume {min(missing)!r}",
+            volume=min(missing),
+        )
+    return document.with_pairs(changes)
+
+
 def with_pairs_removing(document: SessionDocument, secondary_volumes: Iterable[str]) -> SessionDocument:
     """Mark pairs as leaving; they are gone once their primary has confirmed. Raises NotFoundError."""
     if document.is_over:
@@ -166,3 +181,19 @@ def recovering(
 def ended(document: SessionDocument, now_ns: int) -> SessionDocument:
     """RECOVERY -> ENDED: the volumes are in service here."""
     return document.changed(state=SessionState.ENDED, since_ns=now_ns, hold_floor_ns=None)
+
+
+def with_fenced(
+    document: SessionDocument, source: int, last_write_ns: int, marked_tracks: Mapping[str, int]
+) -> SessionDocument:
+    """Primary `source` has ended the session; what it said of its own writes is kept. `marked_tracks` by volume name."""
+    document = document.with_source(source, fenced=True, last_write_ns=last_write_ns)
+    return document.with_pairs(
+        {
+            pair.secondary_volume: pair.model_copy(
+                update={"primary_marked_tracks": marked_tracks.get(pair.primary_volume)}
+            )
+            for pair in document.pairs
+            if pair.source == source
+        }
+    )

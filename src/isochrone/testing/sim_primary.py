@@ -57,6 +57,7 @@ class PrimaryNode(Node):
             self.pool.track_size_bytes,
             self._new_identity,
             refuse_volume=lambda _: "",
+            is_mover_here=lambda _: False,
         )
 
     def _new_identity(self) -> str:

@@ -122,7 +122,7 @@ class PrimaryWatch:
             change_map.toggle_ns,
             stream.incarnation,
             captured.copied_through_ns,
-            stream.hardened_ns,
+            min(stream.hardened_ns, stream.consistency_ns),
             captured.copied_through_ns,
         )
         if before is None or before.change_map is not change_map:
