@@ -33,7 +33,16 @@ from isochrone.testing.world import Odds, World
 
 WORLDS_MAX = 60
 
-ROUGH = Odds(cut=0.2, stall=0.05, kill=0.2, crash_in_disk=0.1, power=0.3, operator=0.15)
+ROUGH = Odds(
+    cut=0.15,
+    stall=0.05,
+    link_trouble=0.05,
+    storm=0.1,
+    kill=0.15,
+    crash_in_disk=0.08,
+    power=0.25,
+    operator=0.12,
+)
 """Each seed also makes a world that loses power and processes more often than most, so that rare breakages show soon."""
 
 Patch = pytest.MonkeyPatch

@@ -48,5 +48,8 @@ def test_the_worlds_meet_every_kind_of_trouble() -> None:
     assert sum(tally.mark_checks for tally in tallies) > 50
     assert sum(tally.resyncs_held for tally in tallies) > 0
     assert sum(tally.pairs_replaced for tally in tallies) > 0
+    assert sum(tally.storms for tally in tallies) > 0
+    assert sum(tally.link_troubles for tally in tallies) > 0
+    assert sum(tally.copies_broken_off for tally in tallies) > 0
     assert sum(tally.device_errors for tally in tallies) > 0
     assert sum(tally.writes for tally in tallies) > 1000

@@ -36,6 +36,8 @@ class Tally:
     lost_writes: int = 0
     pairs_replaced: int = 0
     device_errors: int = 0
+    link_troubles: int = 0
+    storms: int = 0
     copies_broken_off: int = 0
     tracks_copied: int = 0
 
@@ -98,7 +100,7 @@ class Judge:
             for pair in session.document.pairs
             if pair.complete and not pair.removing
         }
-        seen_ns = self.secondary.journal_seen_ns
+        seen_ns = self.secondary.hardened_ns
         kept_ns = {
             volume: max(session.mover.consistency_ns, pool.staged_through_ns(number, source))
             for volume, source in sources.items()

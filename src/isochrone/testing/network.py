@@ -12,10 +12,15 @@ from isochrone.testing.events import MILLISECOND_NS, Events
 from isochrone.testing.link_pipe import LinkPipe
 
 CHUNK_BYTES_MAX: Final = 1 << 18
+LINGER_NS_MAX: Final = 250 * MILLISECOND_NS
 
 
 class Wire:
-    """One direction of a connection: bytes arrive in order, in chunks of any size, after random delays."""
+    """One direction of a connection: bytes arrive in order, in chunks of any size, after random delays.
+
+    Attributes:
+        is_stalled: nothing is delivered in this direction.
+    """
 
     def __init__(
         self, connection: SimConnection, on_message: Callable[[Message], None], track_size_bytes: int
@@ -24,6 +29,7 @@ class Wire:
         self._on_message = on_message
         self._pipe = LinkPipe(track_size_bytes=track_size_bytes)
         self._is_moving = False
+        self.is_stalled = False
 
     def send(self, message: Message) -> None:
         """Put `message` on its way."""
@@ -41,17 +47,22 @@ class Wire:
             self._is_moving = True
             self._connection.events.after(self._connection.delay_ns(), self._deliver)
 
+    def _is_dead(self) -> bool:
+        """Whether nothing arrives any more: a receiver that has not heard of a cut still takes what was sent before."""
+        connection = self._connection
+        return not connection.is_open and not (connection.lingers and self is connection.to_primary)
+
     def _deliver(self) -> None:
         self._is_moving = False
         connection = self._connection
-        if not connection.is_open or connection.is_stalled:
+        if self._is_dead() or connection.is_stalled or self.is_stalled:
             return
         rng = connection.rng
         size = rng.choice((rng.randrange(1, 200), rng.randrange(1, CHUNK_BYTES_MAX), CHUNK_BYTES_MAX))
         corrupt = connection.corrupt if connection.should_corrupt() else None
         try:
             for message in self._pipe.deliver(size, corrupt):
-                if connection.was_cut():
+                if self._is_dead():
                     return
                 self._on_message(message)
         except ProtocolError as error:
@@ -65,10 +76,13 @@ class SimConnection:
 
     Args:
         corruption_odds: chance that a delivered chunk has one byte changed.
-        on_cut: told once, with the reason, at each end.
 
     Attributes:
-        is_stalled: half-open: nothing is delivered, nobody is told.
+        on_cut_at_mover, on_cut_at_primary: told once, with the reason.
+        is_stalled: nothing is delivered, nobody is told.
+        lingers: the primary hears of a cut only some time later (a half-open connection); meanwhile it takes what is in
+            flight to it, and may meet a second connection of the same mover.
+        slowness: how many times its latency every chunk takes.
     """
 
     def __init__(
@@ -84,7 +98,10 @@ class SimConnection:
         self.rng = rng
         self.is_open = True
         self.is_stalled = False
-        self.on_cut: list[Callable[[str], None]] = []
+        self.lingers = False
+        self.slowness = 1
+        self.on_cut_at_mover: Callable[[str], None] = _ignore
+        self.on_cut_at_primary: Callable[[str], None] = _ignore
         self._corruption_odds = corruption_odds
         self._latency_ns = rng.choice((MILLISECOND_NS // 5, MILLISECOND_NS, 20 * MILLISECOND_NS))
         self.to_primary = Wire(self, to_primary, track_size_bytes)
@@ -92,7 +109,12 @@ class SimConnection:
 
     def delay_ns(self) -> int:
         """Return how long the next chunk takes."""
-        return self.rng.randrange(1, 2 * self._latency_ns)
+        return self.rng.randrange(1, 2 * self._latency_ns) * self.slowness
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether it delivers late, or not at all in some direction."""
+        return self.is_stalled or self.to_mover.is_stalled or self.to_primary.is_stalled or self.slowness > 1
 
     def should_corrupt(self) -> bool:
         """Whether the next chunk is damaged."""
@@ -102,13 +124,21 @@ class SimConnection:
         """Change one bit."""
         chunk[self.rng.randrange(len(chunk))] ^= 1 << self.rng.randrange(8)
 
-    def was_cut(self) -> bool:
-        """Whether an end has gone away."""
-        return not self.is_open
-
     def cut(self, reason: str) -> None:
-        """Break the connection; both ends are told."""
-        if self.is_open:
-            self.is_open = False
-            for told in self.on_cut:
-                told(reason)
+        """Break the connection; both ends are told, the primary's perhaps later."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        self.on_cut_at_mover(reason)
+        if self.lingers:
+            self.events.after(self.rng.randrange(1, LINGER_NS_MAX), lambda: self._end(reason))
+        else:
+            self.on_cut_at_primary(reason)
+
+    def _end(self, reason: str) -> None:
+        self.lingers = False
+        self.on_cut_at_primary(reason)
+
+
+def _ignore(_reason: str) -> None:
+    """Nobody is there yet."""

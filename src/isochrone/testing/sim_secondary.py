@@ -29,6 +29,8 @@ class SecondaryNode(Node):
         connections: open links by source number.
         trouble_count: errors of the pool or the device that a step of the core met.
         journal_seen_ns: the newest J of any life: nothing later is surely hardened.
+        hardened_ns: the newest J of any life that a sync confirmed while no resync had gaps before it: all that is older
+            must outlive whatever happens here.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class SecondaryNode(Node):
         self.settings = settings
         self.session: Session | None = None
         self.journal_seen_ns = 0
+        self.hardened_ns = 0
         self.trouble_count = 0
         self.links: SessionLinks
         self.connections: dict[int, SimConnection] = {}
@@ -125,6 +128,8 @@ class SecondaryNode(Node):
             self.session.harden_failed(error)
         else:
             self.session.hardened()
+            if self.session.document.hold_floor_ns is None:
+                self.hardened_ns = max(self.hardened_ns, self.session.mover.journal_ns)
             self.journal_seen_ns = max(self.journal_seen_ns, self.session.mover.journal_ns)
         self.act()
 

@@ -4,8 +4,9 @@ One seed decides everything: how many controllers and volumes, what the applicat
 breaks and when. The code under test is what ships: store, capture, link framing, mover and session. The world plays
 the shells (virtual time, network, syncs in steps) and the operator, and asks the oracle.
 
-    while the session runs   applications write; links break, stall and corrupt; processes die at any event or disk
-                             operation; hosts lose power; side files and pools fill; the operator suspends and resumes
+    while the session runs   applications write; links break, stall, crawl, corrupt, work one way, stay open at one end, are
+                             out for long; processes die at any event or disk operation; hosts lose power; side files and
+                             pools fill; the operator suspends and resumes; storms break off one resync after the other
     checked meanwhile        the committed image is exactly the writes up to C; every write that is not hardened is marked;
                              stamps follow acknowledgements
     at the end, one of       disaster: the primaries die for good, the secondary recovers, perhaps with crashes on the way;
@@ -35,12 +36,14 @@ from isochrone.testing.application import Application, settle_after_restart, vol
 from isochrone.testing.events import MILLISECOND_NS, SECOND_NS, Events
 from isochrone.testing.history import History
 from isochrone.testing.judge import Judge, Tally
+from isochrone.testing.link_troubles import LinkTroubles
 from isochrone.testing.network import SimConnection
 from isochrone.testing.node import Node
 from isochrone.testing.operator import Operator
 from isochrone.testing.sim_disk import SimDisk, crash_nth, fail_nth
 from isochrone.testing.sim_primary import PrimaryNode
 from isochrone.testing.sim_secondary import SecondaryNode
+from isochrone.testing.storm import Storm
 from isochrone.testing.watch import PrimaryWatch
 
 TRACK_SIZE_BYTES: Final = 4096
@@ -52,12 +55,14 @@ RUN_NS_MAX: Final = 1200 * MILLISECOND_NS
 class Odds:
     """How rough one world is, drawn from its seed: chances per fault event."""
 
-    cut: float = 0.2
-    stall: float = 0.1
-    kill: float = 0.15
-    crash_in_disk: float = 0.15
+    cut: float = 0.12
+    stall: float = 0.06
+    link_trouble: float = 0.1
+    storm: float = 0.1
+    kill: float = 0.1
+    crash_in_disk: float = 0.12
     power: float = 0.1
-    operator: float = 0.2
+    operator: float = 0.18
     stop: float = 0.06
     device: float = 0.06
     corruption: float = 0.0
@@ -97,13 +102,15 @@ class World:
         for node in self.primaries:
             node.watch = PrimaryWatch(node, self.history, lambda: self.secondary.journal_seen_ns)
         self.operator = Operator(self)
+        self.troubles = LinkTroubles(self)
+        self.storm = Storm(self)
         self.faults_on = True
         self.checking = True
 
     def _draw_odds(self) -> Odds:
         rng = self.rng
         if rng.random() < 0.15:
-            return Odds(cut=0, stall=0, kill=0, crash_in_disk=0, power=0, operator=0, stop=0, device=0)
+            return Odds(**dict.fromkeys(Odds.__slots__, 0.0))
         return Odds(corruption=rng.choice((0.0, 0.0, 0.002)), power=rng.choice((0.0, 0.1)))
 
     def _make_primary(self, number: int) -> PrimaryNode:
@@ -142,7 +149,7 @@ class World:
 
     def _dial(self, secondary: SecondaryNode, source: int, address: str) -> SimConnection | None:
         primary = next(node for node in self.primaries if node.name == address)
-        if not primary.is_up:
+        if not primary.is_up or primary in self.troubles.unreachable:
             return None
         link, to_primary = primary.accept()
         connection = SimConnection(
@@ -154,8 +161,8 @@ class World:
             lambda message: secondary.received(source, connection, message),
         )
         primary.connections[link] = connection
-        connection.on_cut.append(lambda _reason: primary.link_cut(link))
-        connection.on_cut.append(lambda reason: secondary.link_cut(source, connection, reason))
+        connection.on_cut_at_primary = lambda _reason: primary.link_cut(link)
+        connection.on_cut_at_mover = lambda reason: secondary.link_cut(source, connection, reason)
         return connection
 
     # Setting up
@@ -214,8 +221,10 @@ class World:
         nodes: list[PrimaryNode | SecondaryNode] = [*self.primaries, self.secondary]
         node = rng.choice(nodes)
         kinds: list[tuple[float, Callable[[], None]]] = [
-            (odds.cut, self._cut_a_link),
-            (odds.stall, self._stall_a_link),
+            (odds.cut, self.troubles.cut_one),
+            (odds.stall, self.troubles.stall_one),
+            (odds.link_trouble, self.troubles.do_something),
+            (odds.storm, self.storm.begin),
             (odds.kill, lambda: self.crash(node, node.kill)),
             (odds.power, lambda: self.crash(node, node.lose_power)),
             (odds.crash_in_disk, lambda: self._crash_in_disk(node)),
@@ -234,17 +243,6 @@ class World:
     def connections(self) -> list[SimConnection]:
         """Return the open links."""
         return [c for c in self.secondary.connections.values() if c.is_open]
-
-    def _cut_a_link(self) -> None:
-        connections = self.connections()
-        if connections:
-            self.tally.cuts += 1
-            self.rng.choice(connections).cut("cut by the world")
-
-    def _stall_a_link(self) -> None:
-        connections = self.connections()
-        if connections:
-            self.rng.choice(connections).is_stalled = True
 
     def crash(self, node: PrimaryNode | SecondaryNode, how: Callable[[], None]) -> None:
         """Bring a node down; it starts again some time later."""
