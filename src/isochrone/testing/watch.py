@@ -44,7 +44,10 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """One map at one tick. `pruned_at_ns`: when a generation was last released, or a copy was complete."""
+    """One map at one tick. `pruned_at_ns`: when a generation was last released, or a copy was complete.
+
+    `hardened_ns` is J where no recovery goes back behind it: not past C.
+    """
 
     change_map: ChangeMap
     marks: Tracks
