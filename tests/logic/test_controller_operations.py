@@ -21,6 +21,7 @@ from isochrone.api.requests import (
     SuspendRequest,
 )
 from isochrone.capture.links import PrimaryLinks
+from isochrone.capture.own_marks import OwnMarks
 from isochrone.capture.primary import Primary
 from isochrone.capture.settings import CaptureSettings
 from isochrone.controller.exports import PoolExports
@@ -63,6 +64,7 @@ class World:
         self.primary = PrimaryShell(core, self.links, flush=self.flush, on_fatal=self.fatal)
         self.sessions = SessionSet(
             self.pool,
+            OwnMarks(core, ID, "c"),
             mover_id=ID,
             mover_name="c",
             clock=self.clock,

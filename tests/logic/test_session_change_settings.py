@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from isochrone.capture.own_marks import OwnMarks
+from isochrone.capture.primary import Primary
+from isochrone.capture.settings import CaptureSettings
 from isochrone.link.messages import Configure, Configured, Hello, VolumeInfo, WantedVolume, Welcome
 from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.errors import ConflictError
@@ -36,8 +39,11 @@ class Streaming:
 
     def __init__(self) -> None:
         self.now_ns = 1_000_000_000
-        _, self.pool = new_pool()
-        self.session = Session(self.pool, DOCUMENT, lambda: self.now_ns, lambda: 0.5, SessionSettings())
+        disk, self.pool = new_pool()
+        core = Primary(self.pool, disk, lambda: self.now_ns, CaptureSettings(), 0)
+        self.session = Session(
+            self.pool, DOCUMENT, lambda: self.now_ns, lambda: 0.5, SessionSettings(), OwnMarks(core, ID, "s")
+        )
         self.session.remember(DOCUMENT)
         self.links = SessionLinks(self.session, self.pool, ID, "s")
         self.connect()

@@ -76,7 +76,7 @@ def test_a_link_is_silent_only_when_words_are_due(state: ContactState, suspended
     seen = contact()
     seen.enter(state, 0)
     seen.suspended = suspended
-    due = state in (ContactState.GREETED, ContactState.WELCOMED) or (
+    due = state in (ContactState.GREETED, ContactState.WELCOMED, ContactState.APPOINTING) or (
         state is ContactState.STREAMING and not suspended
     )
     assert not seen.is_silent(1000)

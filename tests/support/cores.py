@@ -12,6 +12,7 @@ import numpy as np
 
 from isochrone.capture.actions import CloseLink as PrimaryCloseLink
 from isochrone.capture.links import PrimaryLinks
+from isochrone.capture.own_marks import OwnMarks
 from isochrone.capture.primary import Primary
 from isochrone.capture.settings import CaptureSettings
 from isochrone.capture.stream import SessionStream
@@ -352,16 +353,27 @@ class SecondarySite:
         self.settings = settings or SessionSettings()
         self.disk = SimDisk(seed=2)
         Pool.create(self.disk, size_bytes=pool_tracks * TRACK)
-        self.pool = Pool.open(self.disk)
+        self._open_pool()
         self._open_session(document or new_document())
         self.session.remember(self.session.document)
+
+    def _open_pool(self) -> None:
+        self.pool = Pool.open(self.disk)
+        self.primary = Primary(self.pool, self.disk, self.clock, CaptureSettings(), self.clock())
 
     def _open_session(self, document: SessionDocument) -> None:
         self.outbox: dict[int, list[Message]] = {}
         self.dialled: list[int] = []
         self.closed: list[tuple[int, str]] = []
         self.hardens_due = 0
-        self.session = Session(self.pool, document, self.clock, lambda: 0.0, self.settings)
+        self.session = Session(
+            self.pool,
+            document,
+            self.clock,
+            lambda: 0.0,
+            self.settings,
+            OwnMarks(self.primary, MOVER_ID, "mover"),
+        )
         self.links = SessionLinks(self.session, self.pool, MOVER_ID, "mover")
 
     def restart(self) -> None:
@@ -371,7 +383,7 @@ class SecondarySite:
 
     def reopen(self) -> None:
         """Start the cores from what the disk holds."""
-        self.pool = Pool.open(self.disk)
+        self._open_pool()
         for key, value in self.pool.documents.items():
             if key.startswith(DOCUMENT_PREFIX):
                 self._open_session(load_document(key, value))

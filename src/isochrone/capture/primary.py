@@ -14,6 +14,7 @@ sessions, and says how long its acknowledgements are held.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -402,6 +403,23 @@ class Primary:
         self.rebuild_routes()
         return refused
 
+    def mark_only(self, stream: SessionStream, document: CaptureDocument, volumes: Iterable[int]) -> None:
+        """Mark what is written to `volumes` (numbers) and capture nothing; maps that are open stay as they are.
+
+        A volume whose map cannot be made goes unmarked.
+        """
+        self._seal()
+        self.settle_notes()
+        wanted = set(volumes)
+        dropped = [stream.volumes.pop(number) for number in list(stream.volumes) if number not in wanted]
+        for number in sorted(wanted - stream.volumes.keys()):
+            with contextlib.suppress(OSError):  # the session's history says of which volume nothing is known
+                self._open_captured(stream, number)
+        self.remember(stream, document.changed(volumes=tuple(sorted(stream.volumes))))
+        for captured in dropped:
+            captured.change_map.remove()
+        self.rebuild_routes()
+
     def _begin_copy(self, stream: SessionStream, number: int, not_empty: bool) -> None:
         captured = stream.volumes[number]
         if not_empty:
@@ -459,10 +477,6 @@ class Primary:
     def sessions_of_volume(self, number: int) -> list[str]:
         """Return the names of the sessions that capture volume `number`."""
         return [s.document.session_name for s in self.streams.values() if number in s.volumes]
-
-    def is_primary(self, number: int) -> bool:
-        """Whether volume `number` is a primary: of more than a session that was recovered here."""
-        return any(number in s.volumes and not s.document.serving for s in self.streams.values())
 
     def write_refusal(self, number: int) -> str:
         """Return why writes to volume `number` are refused now, "" when they are not."""

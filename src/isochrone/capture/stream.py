@@ -130,6 +130,11 @@ class SessionStream:
         return max((c.change_map.note.last_write_ns for c in self.volumes.values()), default=0)
 
     @property
+    def surely_kept_ns(self) -> int:
+        """Everything up to here is hardened, and in any image that a recovery can go back to (see pruning)."""
+        return min(self.hardened_ns, self.consistency_ns)
+
+    @property
     def is_copying(self) -> bool:
         """Whether images remain to be read of some volume."""
         return any(captured.copier for captured in self.volumes.values())
@@ -312,8 +317,7 @@ class SessionStream:
         `remember` persists `document.hardened_record_ns` before the first mark is cleared on its strength.
         """
         if self.incarnation:
-            surely_kept_ns = min(self.hardened_ns, self.consistency_ns)
-            self.pruner.work(self.volumes, surely_kept_ns, now_ns, lambda: remember(self))
+            self.pruner.work(self.volumes, self.surely_kept_ns, now_ns, lambda: remember(self))
 
     def volume_infos(self) -> list[VolumeInfo]:
         """Return the captured volumes as told to the mover."""

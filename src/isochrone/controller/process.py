@@ -24,6 +24,7 @@ from typing import Final
 
 from isochrone.api.app import create_app
 from isochrone.capture.links import PrimaryLinks
+from isochrone.capture.own_marks import OwnMarks
 from isochrone.capture.primary import Primary
 from isochrone.capture.settings import CaptureSettings
 from isochrone.controller.api_server import ApiServer
@@ -72,6 +73,7 @@ class Controller:
         self._primary = self._make_primary()
         self._sessions = SessionSet(
             pool,
+            OwnMarks(self._primary.primary, self._id, settings.controller.name),
             mover_id=self._id,
             mover_name=settings.controller.name,
             clock=self._clock.now_ns,

@@ -14,6 +14,7 @@ from isochrone.model.states import SessionState
 from isochrone.session import transitions
 from isochrone.session.document import DOCUMENT_PREFIX, SessionDocument, SourceDocument, load_document
 from isochrone.session.links import SessionLinks
+from isochrone.session.own_marks import OwnMarks
 from isochrone.session.session import Session
 from isochrone.session.settings import SessionSettings
 from isochrone.store.pool import Pool
@@ -29,6 +30,7 @@ class SessionSet:
     """The sessions by name.
 
     Args:
+        own_marks: of what applications write to recovered sessions' volumes here.
         mover_id, mover_name: identity of this controller.
         jitter: draws from [0, 1) to spread reconnects.
         new_identity: draws a fresh identity (32 hexadecimal digits).
@@ -37,6 +39,7 @@ class SessionSet:
     def __init__(
         self,
         pool: Pool,
+        own_marks: OwnMarks,
         *,
         mover_id: str,
         mover_name: str,
@@ -47,6 +50,7 @@ class SessionSet:
         on_fatal: Callable[[BaseException], None],
     ) -> None:
         self._pool = pool
+        self._own_marks = own_marks
         self._mover_id = mover_id
         self._mover_name = mover_name
         self._clock = clock
@@ -116,7 +120,7 @@ class SessionSet:
             del self._shells[name]
 
     def _add(self, document: SessionDocument) -> SessionShell:
-        session = Session(self._pool, document, self._clock, self._jitter, SessionSettings())
+        session = Session(self._pool, document, self._clock, self._jitter, SessionSettings(), self._own_marks)
         shell = SessionShell(
             session,
             SessionLinks(session, self._pool, self._mover_id, self._mover_name),

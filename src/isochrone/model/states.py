@@ -40,8 +40,9 @@ class SessionState(StrEnum):
            |                           |
            +--------- recover ---------+--> RECOVERY --committed through J--> ENDED
            +--------- delete ----------+--> ENDED
+        ENDED --resync --discard secondary--> ACTIVE, under a newer epoch
 
-    RECOVERY and ENDED never go back: starting again is a new session.
+    RECOVERY and ENDED never go back by themselves: after a split a person says whose writes are given up.
     """
 
     ACTIVE = "ACTIVE"

@@ -94,6 +94,17 @@ class Mover:
         self._idle_logged_at_ns = 0
         self._compacted_ns = 0
 
+    def restart(self) -> None:
+        """Begin again at the committed image: whatever was staged beyond it has been discarded."""
+        self.sources.clear()
+        self.journal_ns = self.consistency_ns
+        self.full_reason = ""
+        self._hardening_ns = None
+        self._unhardened = True
+        self._newest_ns = 0
+        self._staged_since_form_bytes = 0
+        self._compacted_ns = 0
+
     # Sources
 
     def add_source(self, source: int, *, is_new: bool = False, is_complete: bool = False) -> None:

@@ -16,12 +16,15 @@ class ContactState(StrEnum):
         DOWN --Dial--> DIALING --opened--> GREETED --Welcome--> WELCOMED --Configured--> STREAMING
           ^               |                   |                    |                         |
           +---------------+-------------------+--------------------+-------------------------+   lost, closed
+
+    A primary that awaits its appointment is APPOINTING instead of WELCOMED; once appointed the link is opened anew.
     """
 
     DOWN = "DOWN"
     DIALING = "DIALING"
     GREETED = "GREETED"
     WELCOMED = "WELCOMED"
+    APPOINTING = "APPOINTING"
     STREAMING = "STREAMING"
 
 
@@ -68,7 +71,7 @@ class Contact:
     @property
     def is_up(self) -> bool:
         """Whether messages can be sent."""
-        return self.state in (ContactState.GREETED, ContactState.WELCOMED, ContactState.STREAMING)
+        return self.state not in (ContactState.DOWN, ContactState.DIALING)
 
     @property
     def is_welcomed(self) -> bool:
@@ -104,7 +107,8 @@ class Contact:
 
     def is_silent(self, now_ns: int) -> bool:
         """Whether an open link has said nothing for longer than a live one can."""
-        expects_words = self.state in (ContactState.GREETED, ContactState.WELCOMED) or (
+        greeting = (ContactState.GREETED, ContactState.WELCOMED, ContactState.APPOINTING)
+        expects_words = self.state in greeting or (
             self.state is ContactState.STREAMING and (self.resuming or not self.suspended)
         )
         return expects_words and now_ns - self.heard_ns > self._settings.silence_ns_max

@@ -15,6 +15,7 @@ from isochrone.mover.settings import MoverSettings
 from isochrone.session.actions import Action, CloseLink, SendMessage
 from isochrone.session.contact import Contact
 from isochrone.session.document import SessionDocument
+from isochrone.session.own_marks import OwnMarks
 from isochrone.session.settings import SessionSettings
 from isochrone.store.pool import Pool
 
@@ -26,6 +27,7 @@ class SessionCore:
         document: as restored from the pool, or new (then call `remember` first).
         clock: host time in nanoseconds.
         jitter: draws from [0, 1) to spread reconnects.
+        own_marks: of what applications write here once the session has been recovered.
 
     Attributes:
         contacts: by source number.
@@ -40,17 +42,19 @@ class SessionCore:
         clock: Callable[[], int],
         jitter: Callable[[], float],
         settings: SessionSettings,
+        own_marks: OwnMarks,
     ) -> None:
         self.document = document
         self.settings = settings
         self.pool = pool
+        self.own_marks = own_marks
         self.mover = Mover(pool, document.number, mover_settings(document))
         self.contacts: dict[int, Contact] = {}
         self.actions: list[Action] = []
         self.is_forgotten = False
         self._clock = clock
         self._jitter = jitter
-        self._follow_document()
+        self.follow_document()
 
     def remember(self, document: SessionDocument) -> None:
         """Make `document` the session's, in the pool's log and in memory; when the pool refuses it, in neither.
@@ -63,9 +67,10 @@ class SessionCore:
             self.pool.put_document(document.key, document.model_dump_json().encode())
             self.document = document
             self.pool.log_write()
-        self._follow_document()
+        self.follow_document()
 
-    def _follow_document(self) -> None:
+    def follow_document(self) -> None:
+        """Have a contact with every primary, and let F count those that have pairs."""
         now_ns = self._clock()
         for source in range(len(self.document.sources)):
             if source not in self.contacts:

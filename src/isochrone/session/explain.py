@@ -22,7 +22,11 @@ def blocked_on(session: Session, now_ns: int) -> str:
         contact = session.contacts[source]
         name = document.sources[source].name
         seconds = max(0, now_ns - contact.since_ns) / 1e9
-        if contact.state is not ContactState.STREAMING:
+        if contact.state is ContactState.APPOINTING:
+            reasons.append(
+                f"primary {name} is being told what was written here; then it is the primary again ({seconds:.1f} s)"
+            )
+        elif contact.state is not ContactState.STREAMING:
             reasons.append(
                 f"primary {name} is not streaming for {seconds:.1f} s: {contact.error or contact.state.lower()}"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from isochrone.link.messages import (
     PROTOCOL_VERSION,
+    Appointed,
     Configured,
     CopyProgress,
     Fence,
@@ -11,6 +12,7 @@ from isochrone.link.messages import (
     Forget,
     Forgotten,
     Hello,
+    Marked,
     Message,
     Quiesced,
     RecordSet,
@@ -109,7 +111,11 @@ class SessionLinks:
             self._handle_refused(source, message)
         elif isinstance(message, Welcome):
             self._handle_welcome(source, contact, message)
-        elif not contact.is_welcomed:
+        elif isinstance(message, Marked | Appointed) and contact.state is ContactState.APPOINTING:
+            self._handle_appointing(source, message)
+        elif not contact.is_welcomed and not (
+            isinstance(message, Forgotten) and contact.state is ContactState.APPOINTING
+        ):
             raise ProtocolError(f"{type(message).__name__} before Welcome")
         elif isinstance(message, RecordSet):
             self._handle_record_set(source, contact, message)
@@ -157,7 +163,8 @@ class SessionLinks:
         document = self._session.document.with_source(source, controller_id=welcome.controller_id)
         if not welcome.suspended:
             document = document.with_source(source, resume_wanted=False)
-        if not welcome.continues and not welcome.suspended and not document.is_over:
+        new_stream = not (welcome.continues or welcome.suspended or welcome.awaits_appointment)
+        if new_stream and not document.is_over:
             document = transitions.with_hold(
                 document, source, welcome.incarnation, self._session.mover.form_ns
             )
@@ -176,6 +183,8 @@ class SessionLinks:
                         [pair.secondary_volume for pair in pairs],
                     ),
                 )
+        elif welcome.awaits_appointment:
+            self._session.split.begin_to_tell(source, contact)
         else:
             self._session.configure(source)
             self._agree_on_suspension(source, contact, welcome.reason)
@@ -321,6 +330,12 @@ class SessionLinks:
         )
         self._session.close(source, f"fenced under epoch {fenced.epoch}")
         self._session.finish_delete_if_done()
+
+    def _handle_appointing(self, source: int, message: Marked | Appointed) -> None:
+        if isinstance(message, Marked):
+            self._session.split.tell_next(source)
+        else:
+            self._session.split.appointed(source)
 
     def _handle_forgotten(self, source: int) -> None:
         self._session.close(source, "the session was deleted")

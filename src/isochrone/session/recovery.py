@@ -16,13 +16,15 @@ from isochrone.session.actions import Harden
 from isochrone.session.contact import ContactState
 from isochrone.session.core import SessionCore
 from isochrone.session.gate import commit_limit_ns
+from isochrone.session.split import Split
 
 
 class Recovery:
     """Drain and recovery of one session."""
 
-    def __init__(self, core: SessionCore) -> None:
+    def __init__(self, core: SessionCore, split: Split) -> None:
         self._core = core
+        self._split = split
         self._drain_began_ns: int | None = None
         self._drain_allows_incomplete = False
         self._waits_for_harden = False
@@ -119,6 +121,7 @@ class Recovery:
         self._core.mover.journal_ns = max(self._core.mover.journal_ns, limit_ns)
         self._core.mover.commit(limit_ns)
         self._core.pool.discard(self._core.document.number, limit_ns)
+        self._split.serve()
         self._core.remember(transitions.ended(self._core.document, self._core.now_ns()))
         self._core.actions.append(Harden())
 

@@ -22,8 +22,10 @@ from isochrone.session.contact import ContactState
 from isochrone.session.core import SessionCore, mover_settings
 from isochrone.session.document import PairDocument, SessionDocument, SourceDocument
 from isochrone.session.gate import commit_limit_ns, copies_are_hardened
+from isochrone.session.own_marks import OwnMarks
 from isochrone.session.recovery import Recovery
 from isochrone.session.settings import SessionSettings
+from isochrone.session.split import Split
 from isochrone.session.suspension import Suspension
 from isochrone.store.pool import Pool
 
@@ -38,9 +40,11 @@ class Session(SessionCore):
         clock: Callable[[], int],
         jitter: Callable[[], float],
         settings: SessionSettings,
+        own_marks: OwnMarks,
     ) -> None:
-        super().__init__(pool, document, clock, jitter, settings)
-        self.recovery = Recovery(self)
+        super().__init__(pool, document, clock, jitter, settings, own_marks)
+        self.split = Split(self)
+        self.recovery = Recovery(self, self.split)
         self.suspension = Suspension(self, self.recovery)
         self.acks_told: dict[int, Ack] = {}
         self.is_deleting = False
@@ -66,8 +70,11 @@ class Session(SessionCore):
                 self.actions.append(Dial(source, self.document.sources[source].address))
             elif contact.is_silent(now_ns):
                 self.close(source, "the primary has gone silent")
+        if self.split.is_superseded:
+            self._forget()
         if self.document.state is SessionState.ENDED:
             return
+        self.split.tick(is_lift_durable=self._lifted_floor_ns is None)
         if self.mover.full_reason:
             if self.document.hold_floor_ns is not None:
                 self.mover.compact(self.document.hold_floor_ns)
@@ -253,6 +260,11 @@ class Session(SessionCore):
         """Whether a planned switchover waits for the last writes."""
         return self.recovery.is_draining
 
+    def discard_secondary(self) -> None:
+        """Begin again after a split and give up what was written here, see Split. Raises ConflictError."""
+        self.split.discard_secondary()
+        self._lifted_floor_ns, self._lift_is_hardening = None, False
+
     # Deletion
 
     def delete(self, *, force: bool) -> None:
@@ -264,7 +276,8 @@ class Session(SessionCore):
         """
         self.is_deleting = True
         for source, contact in self.contacts.items():
-            if contact.is_welcomed and self.document.state is not SessionState.ENDED:
+            knows_us = contact.is_welcomed or contact.state is ContactState.APPOINTING
+            if knows_us and self.document.state is not SessionState.ENDED:
                 self.send(source, Forget())
         if force:
             self._forget()
@@ -284,6 +297,7 @@ class Session(SessionCore):
         for source, contact in self.contacts.items():
             if contact.state is not ContactState.DOWN:
                 self.close(source, "the session was deleted")
+        self.own_marks.drop(self.document.session_id, self.document.epoch)
         self.pool.end_session(self.document.number)
         self.pool.delete_document(self.document.key)
         self.pool.log_write()

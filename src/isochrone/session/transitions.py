@@ -197,3 +197,35 @@ def with_fenced(
             if pair.source == source
         }
     )
+
+
+def begun_again(document: SessionDocument, now_ns: int) -> SessionDocument:
+    """ENDED -> ACTIVE under a newer epoch, to take the primaries' content: a forced start after a split.
+
+    The image in service is kept, as in any resync, until everything that either side wrote has been copied.
+    """
+    if document.state is not SessionState.ENDED:
+        raise ConflictError(
+            f"session {document.name!r} is {document.state}: only one that was recovered can be resynchronised after a "
+            "split; a suspended session is resumed",
+            session=document.name,
+        )
+    sources = tuple(
+        source.model_copy(
+            update={"incarnation": "", "fenced": False, "resume_wanted": False, "last_write_ns": None}
+        )
+        for source in document.sources
+    )
+    pairs = tuple(
+        pair.model_copy(update={"duplex": False, "primary_marked_tracks": None}) for pair in document.pairs
+    )
+    return document.changed(
+        state=SessionState.ACTIVE,
+        epoch=document.epoch + 1,
+        reason="",
+        since_ns=now_ns,
+        sources=sources,
+        pairs=pairs,
+        hold_floor_ns=document.recovered_ns if any(pair.complete for pair in pairs) else None,
+        recovered_ns=0,
+    )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+from isochrone.capture.own_marks import OwnMarks
+from isochrone.capture.primary import Primary
+from isochrone.capture.settings import CaptureSettings
 from isochrone.link.messages import Message
 from isochrone.model.errors import IsochroneError
 from isochrone.session.actions import CloseLink, Dial, Harden, SendMessage
@@ -26,6 +29,7 @@ class SecondaryNode(Node):
 
     Attributes:
         session: the session, once there is one.
+        primary: the capture core, which marks what is written to a recovered session's volumes.
         connections: open links by source number.
         trouble_count: errors of the pool or the device that a step of the core met.
         journal_seen_ns: the newest J of any life: nothing later is surely hardened.
@@ -51,18 +55,28 @@ class SecondaryNode(Node):
         self.hardened_ns = 0
         self.trouble_count = 0
         self.links: SessionLinks
+        self.primary: Primary
         self.connections: dict[int, SimConnection] = {}
         self._dial = dial
 
     def open_cores(self) -> None:
         """Restore the session, and go on with a recovery that a crash interrupted."""
         self.session = None
+        now_ns = self.events.now_ns
+        self.primary = Primary(self.pool, self.disk, now_ns, CaptureSettings(), now_ns())
         for key, value in self.pool.documents.items():
             if key.startswith(DOCUMENT_PREFIX):
                 self._open_session(load_document(key, value)).continue_recovery()
 
     def _open_session(self, document: SessionDocument) -> Session:
-        self.session = Session(self.pool, document, self.events.now_ns, self.rng.random, self.settings)
+        self.session = Session(
+            self.pool,
+            document,
+            self.events.now_ns,
+            self.rng.random,
+            self.settings,
+            OwnMarks(self.primary, self.identity, self.name),
+        )
         self.links = SessionLinks(self.session, self.pool, self.identity, self.name)
         return self.session
 
@@ -71,6 +85,10 @@ class SecondaryNode(Node):
         session = self._open_session(document)
         session.remember(document)
         return session
+
+    def close_cores(self) -> None:
+        """Make the marks durable."""
+        self.primary.close()
 
     def died(self) -> None:
         """Every link breaks."""
