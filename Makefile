@@ -38,7 +38,8 @@ format: $(READY) ## rewrite the sources in the one format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(READY) programs ## measure beside nbdkit and qemu-nbd (10 minutes); ARGS="--help" for parts of it
+bench: $(READY) ## measure beside nbdkit, qemu-nbd, rsync and others (15 minutes); ARGS="--help" for parts of it
+	@tools/test-programs bench
 	$(BIN)/python -m bench.run $(ARGS)
 
 sim: $(READY) ## run the simulator from SEED=n, over SEEDS=m seeds, in JOBS processes

@@ -31,6 +31,8 @@ _FIGURE_NAMES: Final = {"iops": "IOPS", "latency_us_p50": "p50"}
 FOREIGN_CPU_SHARE_MAX: Final = 0.1
 LAG_MS_P50_MAX: Final = 50.0
 LAG_MS_P99_MAX: Final = 250.0
+PARTS: Final = ("jobs", "marking", "resync")
+"""Of the benchmark; each can be measured by itself."""
 
 Samples = Mapping[tuple[str, str], Sequence[Sample]]
 """(job name, server name) -> its runs."""
@@ -168,17 +170,9 @@ def target_table(judged: Sequence[Target]) -> Table:
     return shown
 
 
-def write_json(
-    path: Path,
-    *,
-    machine: Mapping[str, object],
-    samples: Samples,
-    lag: Lag | None,
-    judged: Sequence[Target],
-) -> None:
-    """Write everything that was measured, every run included."""
-    document = {
-        "machine": dict(machine),
+def jobs_document(samples: Samples, lag: Lag | None) -> dict[str, object]:
+    """Return every run of the fio jobs, and the lag."""
+    return {
         "jobs": [
             {
                 "job": job,
@@ -190,8 +184,21 @@ def write_json(
             for (job, server), sample in medians(samples).items()
         ],
         "lag": dataclasses.asdict(lag) if lag else None,
-        "targets": [dataclasses.asdict(target) for target in judged],
     }
+
+
+def write_json(
+    path: Path,
+    *,
+    machine: Mapping[str, object],
+    parts: Mapping[str, tuple[Mapping[str, object], Sequence[Target]]],
+) -> None:
+    """Write what was measured: by part its figures and targets. A part that was not measured stays as it stands there."""
+    past = json.loads(path.read_text()) if path.exists() else {}
+    document = {key: value for key, value in past.items() if key in PARTS}
+    for name, (figures, judged) in parts.items():
+        targets = [dataclasses.asdict(target) for target in judged]
+        document[name] = {"machine": dict(machine), **figures, "targets": targets}
     scratch = path.with_suffix(".json.tmp")
     scratch.write_text(json.dumps(document, indent=1) + "\n")
     scratch.rename(path)

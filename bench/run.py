@@ -8,20 +8,33 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
-from bench import servers
+from bench import marking, resync, servers
+from bench.changes import Extent
 from bench.jobs import JOBS, Job, Sample, fill
 from bench.measure import measure, measure_lag
-from bench.results import REPLICATED, Lag, disturbed_count, table, target_table, targets, write_json
+from bench.results import (
+    PARTS,
+    REPLICATED,
+    Lag,
+    Target,
+    disturbed_count,
+    jobs_document,
+    table,
+    target_table,
+    targets,
+    write_json,
+)
 from bench.servers import Server
 from isochrone import __version__
 from isochrone.model.sizes import parse_size
@@ -34,13 +47,22 @@ WRITE_JOB: Final = "4k randwrite d32"
 LAG_RUNTIME_FACTOR: Final = 3
 """The lag is watched for this many times as long as a job runs."""
 
+Measured = tuple[Mapping[str, object], Sequence[Target]]
+"""Figures of a part for the result file, and what became of its targets."""
 Samples = dict[tuple[str, str], list[Sample]]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the command line asks for."""
+    """What the command line asks for.
 
+    Attributes:
+        extent: of the resyncs; a rival is given up after `rival_s_max`.
+    """
+
+    parts: tuple[str, ...]
+    extent: Extent
+    rival_s_max: float
     jobs: tuple[Job, ...]
     server_names: tuple[str, ...]
     repeats: int
@@ -58,29 +80,62 @@ def main() -> None:
     """Run the benchmark as the command line says."""
     plan = _parse_arguments()
     console = Console(width=max(110, Console().width))
-    samples: Samples = {}
+    measured: dict[str, Measured] = {}
     with tempfile.TemporaryDirectory(prefix="iso-bench-", dir=plan.backing) as name:
-        folder = Path(name)
-        with _servers(plan, folder, console) as running:
-            for number in range(plan.repeats):
-                _round(plan, running, samples, folder, console, number)
-            lag = _lag(plan, running, samples, folder, console)
-    judged = targets(samples, lag)
+        for part in plan.parts:
+            figures, judged = _MEASURES[part](plan, Path(name), console)
+            console.print(target_table(judged))
+            measured[part] = figures, judged
+    if plan.output:
+        write_json(plan.output, machine=_machine(plan), parts=measured)
+        console.print(f"written to {plan.output}")
+
+
+def _measure_jobs(plan: Plan, folder: Path, console: Console) -> Measured:
+    samples: Samples = {}
+    with _servers(plan, folder, console) as running:
+        for number in range(plan.repeats):
+            _round(plan, running, samples, folder, console, number)
+        lag = _lag(plan, running, samples, folder, console)
     console.print(table(samples))
     if lag:
         console.print(
             f"lag at {lag.rate_iops:,} writes/s: p50 {lag.lag_ms_p50:.1f} ms, p99 {lag.lag_ms_p99:.1f} ms "
             f"({lag.sample_count} samples)"
         )
-    console.print(target_table(judged))
     run_count = sum(len(runs) for runs in samples.values())
     if disturbed := disturbed_count(samples):
         console.print(
             f"{disturbed} of {run_count} runs were disturbed: others used the machine. Measure again."
         )
-    if plan.output:
-        write_json(plan.output, machine=_machine(plan), samples=samples, lag=lag, judged=judged)
-        console.print(f"written to {plan.output}")
+    return jobs_document(samples, lag), targets(samples, lag)
+
+
+def _measure_marking(plan: Plan, folder: Path, console: Console) -> Measured:
+    found = marking.measure_marking(
+        folder,
+        volume_size_bytes=plan.volume_size_bytes,
+        runtime_s=plan.runtime_s,
+        repeats=plan.repeats,
+        console=console,
+    )
+    console.print(marking.table(found))
+    return dataclasses.asdict(found), marking.targets(found)
+
+
+def _measure_resyncs(plan: Plan, folder: Path, console: Console) -> Measured:
+    found = resync.measure_resyncs(folder, plan.extent, plan.rival_s_max, console)
+    console.print(resync.table(found))
+    if front := found.foreground:
+        console.print(
+            f"{front.rate_iops:,} writes/s: p99 {front.latency_us_p99_alone:,.0f} us alone, "
+            f"{front.latency_us_p99_beside:,.0f} us beside a resync of {front.resync_s:.1f} s "
+            f"(under way for {front.beside_share:.0%} of the time)"
+        )
+    return dataclasses.asdict(found), resync.targets(found)
+
+
+_MEASURES: Final = {"jobs": _measure_jobs, "marking": _measure_marking, "resync": _measure_resyncs}
 
 
 def _round(
@@ -165,6 +220,12 @@ def _machine(plan: Plan) -> dict[str, object]:
 
 def _parse_arguments() -> Plan:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this part; repeatable")
+    parser.add_argument("--resync-volume", default="100GiB", help="size of the volume (%(default)s)")
+    parser.add_argument("--resync-size", default="1GiB", help="of the changes in it (%(default)s)")
+    parser.add_argument(
+        "--rival-seconds", type=float, default=240.0, help="when a rival is given up (%(default)s)"
+    )
     parser.add_argument(
         "--job", action="append", choices=[job.name for job in JOBS], help="only this job; repeatable"
     )
@@ -181,6 +242,9 @@ def _parse_arguments() -> Plan:
     parser.add_argument("--dry", action="store_true", help="write no result file")
     chosen = parser.parse_args()
     return Plan(
+        parts=tuple(part for part in PARTS if not chosen.part or part in chosen.part),
+        extent=Extent(parse_size(chosen.resync_volume), parse_size(chosen.resync_size)),
+        rival_s_max=chosen.rival_seconds,
         jobs=tuple(job for job in JOBS if not chosen.job or job.name in chosen.job),
         server_names=tuple(name for name in SERVER_NAMES if not chosen.server or name in chosen.server),
         repeats=chosen.repeats,

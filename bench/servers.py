@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -112,8 +112,13 @@ def isochrone(
     primary_count: int,
     replicated: bool,
     volume_size_bytes: int,
+    session_settings: Mapping[str, object] | None = None,
 ) -> Iterator[Server]:
-    """Isochrone, its volumes spread over `primary_count` controllers; `replicated`: copied to one more."""
+    """Isochrone, its volumes spread over `primary_count` controllers; `replicated`: copied to one more.
+
+    Args:
+        session_settings: as in the request that creates a session.
+    """
     place = folder / name.replace(" ", "-")
     pool_size = str(volume_count // primary_count * volume_size_bytes + POOL_SPARE_BYTES)
     mover_pool_size = str(volume_count * volume_size_bytes + 2 * POOL_SPARE_BYTES)
@@ -124,7 +129,7 @@ def isochrone(
                 place / f"east-{number}", f"east-{number}", runtime_dir=place / "run", pool_size=pool_size
             )
             primaries.append(stack.enter_context(controller))
-            _start_on_written_pool(controller)
+            start_on_written_pool(controller)
         volumes = [(primaries[n * primary_count // volume_count], f"v{n}") for n in range(volume_count)]
         for controller, volume in volumes:
             controller.command("volume", "create", volume, str(volume_size_bytes))
@@ -135,13 +140,14 @@ def isochrone(
                     place / "west", "west", runtime_dir=place / "run", pool_size=mover_pool_size
                 )
             )
-            _start_on_written_pool(mover)
-            words = ["session", "create", SESSION]
-            for primary in primaries:
-                words += ["--primary", f"{primary.name}={primary.link_address}"]
-            for controller, volume in volumes:
-                words += ["--pair", f"{controller.name}:{volume}"]
-            mover.command(*words)
+            start_on_written_pool(mover)
+            addresses = [{"name": primary.name, "address": primary.link_address} for primary in primaries]
+            pairs = [
+                {"primary": controller.name, "primary_volume": volume, "secondary_volume": volume}
+                for controller, volume in volumes
+            ]
+            request = {"name": SESSION, "primaries": addresses, "pairs": pairs, **(session_settings or {})}
+            mover.post("/v1/sessions", request)
         controllers = (*primaries, *([mover] if mover else []))
         yield Server(
             name,
@@ -184,7 +190,7 @@ def _write_once(path: Path) -> None:
             left_bytes -= file.write(zeros[:left_bytes])
 
 
-def _start_on_written_pool(controller: ControllerProcess) -> None:
+def start_on_written_pool(controller: ControllerProcess) -> None:
     """Start a controller on a new pool whose tracks have been written once, as every other server's files have."""
     controller.start()  # makes the pool
     controller.stop()
@@ -195,7 +201,7 @@ def _start_on_written_pool(controller: ControllerProcess) -> None:
 def describe_versions() -> dict[str, str]:
     """Return the first line of each rival's version."""
     found = {}
-    for program in ("nbdkit", "qemu-nbd", "fio"):
+    for program in ("nbdkit", "qemu-nbd", "fio", "nbdcopy", "rsync", "qemu-storage-daemon"):
         done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
         found[program] = done.stdout.splitlines()[0]
     return found

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from bench.changes import Extent
 from bench.jobs import Sample, parse_fio
+from bench.marking import ALONE, MARKING, Marking
+from bench.marking import targets as marking_targets
 from bench.results import (
     BASELINE,
     REPLICATED,
     RIVAL,
     Lag,
     disturbed_count,
+    jobs_document,
     medians,
     percentile,
     ratio,
     targets,
     write_json,
 )
+from bench.resync import Foreground, Resyncs
+from bench.resync import table as resync_table
+from bench.resync import targets as resync_targets
 
 
 def sample(iops: float, p50: float = 100.0, foreign: float = 0.0) -> Sample:
@@ -107,7 +116,36 @@ def test_what_was_not_measured_has_no_verdict() -> None:
 def test_the_result_file_holds_every_run(tmp_path: Path) -> None:
     runs = {("job", "server"): [sample(1), sample(3), sample(2)]}
     path = tmp_path / "latest.json"
-    write_json(path, machine={"cpu_count": 2}, samples=runs, lag=None, judged=[])
+    write_json(path, machine={"cpu_count": 2}, parts={"jobs": (jobs_document(runs, None), [])})
+    (job,) = json.loads(path.read_text())["jobs"]["jobs"]
+    assert [run["iops"] for run in job["runs"]] == [1, 3, 2]
+    assert job["median"]["iops"] == 2
+
+
+def test_a_part_that_was_not_measured_again_stays_in_the_result_file(tmp_path: Path) -> None:
+    path = tmp_path / "latest.json"
+    write_json(path, machine={"cpu_count": 2}, parts={"marking": ({"samples": 1}, [])})
+    write_json(path, machine={"cpu_count": 4}, parts={"resync": ({"seconds": 2}, [])})
     document = json.loads(path.read_text())
-    assert [run["iops"] for run in document["jobs"][0]["runs"]] == [1, 3, 2]
-    assert document["jobs"][0]["median"]["iops"] == 2
+    assert (document["marking"]["samples"], document["marking"]["machine"]["cpu_count"]) == (1, 2)
+    assert (document["resync"]["seconds"], document["resync"]["machine"]["cpu_count"]) == (2, 4)
+
+
+def test_a_rival_that_was_given_up_is_told_by_the_least_it_took() -> None:
+    resyncs = Resyncs(Extent(100 << 30, 1 << 30), 240.0, {"scattered": {"isochrone": 20.0, "rsync": None}})
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(resync_table(resyncs))
+    assert "> 12.0" in console.export_text()
+
+
+@pytest.mark.parametrize(("sent", "beside_us", "met"), [(1.05, 200.0, True), (1.06, 201.0, False)])
+def test_targets_of_a_resync_are_met_up_to_their_bounds(sent: float, beside_us: float, met: bool) -> None:
+    front = Foreground(4000, 100.0, beside_us, 10.0, 1.0)
+    resyncs = Resyncs(Extent(1 << 30, 1 << 20), 1.0, sent_ratio={"scattered": sent}, foreground=front)
+    assert [target.met for target in resync_targets(resyncs)] == [met, met]
+
+
+def test_the_cost_of_marks_is_judged_round_by_round() -> None:
+    marking = Marking({ALONE: [sample(100), sample(50)], MARKING: [sample(96), sample(48)]})
+    (target,) = marking_targets(marking)
+    assert (target.measured, target.met) == ("0.96", True)
