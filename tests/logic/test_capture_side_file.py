@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from isochrone.capture.backlog import Backlog
-from isochrone.capture.side_file import SideFile
+from isochrone.capture.side_file import Backlog, SideFile
 from support.cores import batch
 from support.store import TRACK
 

@@ -23,6 +23,7 @@ def run_world(world: World) -> None:
     """Live through a world and one of its endings. Raises OracleError when a promise is broken."""
     world.live()
     endings = Endings(world)
+    endings.wait_for_the_session()
     ending = world.rng.choice(
         (endings.end_in_disaster, endings.end_in_disaster, endings.end_in_calm, endings.switch_over)
     )
@@ -53,6 +54,10 @@ class Endings:
         for application in self.world.applications:
             application.is_writing = False
         self._wait(lambda: all(application.is_idle for application in self.world.applications), "quiet")
+
+    def wait_for_the_session(self) -> None:
+        """A session that is being renewed is there again."""
+        self._wait(lambda: not self.world.renewal.is_under_way, "the next session")
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         if not self.world.events.run_until(self.world.events.now_ns() + SETTLE_NS_MAX, condition):
@@ -85,6 +90,7 @@ class Endings:
         self._wait(self._is_duplex, "DUPLEX while applications write")
         self._stop_writing()
         self._wait(self._is_duplex, "DUPLEX")
+        self._wait(lambda: all(node.is_up for node in self.world.primaries), "every primary is up")
         last_ns = self.world.history.stamped()[-1].time_ns or 0
         self._wait(lambda: self._is_duplex() and self._consistency_ns() >= last_ns, "C past the last write")
         self.world.checking = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from isochrone.capture.stream import CapturedVolume
@@ -38,12 +38,17 @@ class Tally:
     device_errors: int = 0
     link_troubles: int = 0
     storms: int = 0
+    sessions_renewed: int = 0
     copies_broken_off: int = 0
     tracks_copied: int = 0
 
 
 class Judge:
-    """Compares what the nodes hold with the history."""
+    """Compares what the nodes hold with the history.
+
+    Attributes:
+        is_renewing: whether the session is being deleted, so that primaries may know nothing of it.
+    """
 
     def __init__(
         self,
@@ -57,6 +62,8 @@ class Judge:
         self.tally = tally
         self.primaries = primaries
         self.secondary = secondary
+        self.is_renewing: Callable[[], bool] = lambda: False
+        self._unregistered: set[str] = set()
         self._last_looks: dict[str, list[bytes]] = {}
 
     def check_committed_image(self) -> None:
@@ -155,13 +162,17 @@ class Judge:
     def _captured_pairs(self) -> Iterator[tuple[PairDocument, CapturedVolume, str]]:
         """Yield the complete pairs whose primary is up, as it captures them."""
         session = self.secondary.session
-        for pair in session.document.pairs if session and not session.document.is_over else ():
+        is_idle = session is None or session.document.is_over or self.is_renewing()
+        for pair in session.document.pairs if session and not is_idle else ():
             node = self.primaries[pair.source]
             if not (pair.complete and node.is_up) or pair.removing:
                 continue
             stream = node.primary.streams.get(session.document.session_id) if session else None
-            if stream is None and node.reopened_after_loss:
-                continue  # the registration was not flushed; the mover will have everything copied
+            if stream is None and (node.reopened_after_loss or node.name in self._unregistered):
+                # The registration was not flushed. The mover will have everything copied, once it gets through.
+                self._unregistered.add(node.name)
+                continue
+            self._unregistered.discard(node.name)
             if stream is None:
                 raise OracleError("a primary has forgotten the session:", [node.name])
             for captured in stream.volumes.values():

@@ -49,11 +49,14 @@ class Operator:
 
     def add_later(self, pairs: list[tuple[str, str, str]], delay_ns: int) -> None:
         """Add pairs to the session, trying again until it is over."""
+        session_id = self._world.renewal.session_id
 
         def add() -> None:
             session = self._session()
             if session is not None and session.document.is_over:
                 return
+            if self._world.renewal.session_id != session_id:
+                return  # the next session has all pairs from the start
             if not self._world.operate(lambda s: s.add_pairs([], pairs)):
                 self._events.after(RETRY_NS, add)
 
@@ -75,9 +78,9 @@ class Operator:
         self.add_later(
             [(node.name, pair.primary_volume, name)], self._rng.choice((1, 20, 150)) * MILLISECOND_NS
         )
-        self._watch(pair)
+        self.watch(pair)
 
-    def _watch(self, pair: PairDocument) -> None:
+    def watch(self, pair: PairDocument) -> None:
         """Once the pair has left, nothing may change its volume; then it is deleted."""
         world, name = self._world, pair.secondary_volume
 

@@ -32,9 +32,6 @@ class SecondaryNode(Node):
         primary: the capture core, which marks what is written to a recovered session's volumes.
         connections: open links by source number.
         trouble_count: errors of the pool or the device that a step of the core met.
-        journal_seen_ns: the newest J of any life: nothing later is surely hardened.
-        hardened_ns: the newest J of any life that a sync confirmed while no resync had gaps before it: all that is older
-            must outlive whatever happens here.
     """
 
     def __init__(
@@ -51,8 +48,8 @@ class SecondaryNode(Node):
         self.identity = identity
         self.settings = settings
         self.session: Session | None = None
-        self.journal_seen_ns = 0
-        self.hardened_ns = 0
+        self._journal_seen_ns: dict[str, int] = {}
+        self._hardened_ns: dict[str, int] = {}
         self.trouble_count = 0
         self.links: SessionLinks
         self.primary: Primary
@@ -90,6 +87,27 @@ class SecondaryNode(Node):
         """Make the marks durable."""
         self.primary.close()
 
+    def _see_journal(self, session: Session) -> None:
+        session_id = session.document.session_id
+        self._journal_seen_ns[session_id] = max(self.journal_seen_of(session_id), session.mover.journal_ns)
+
+    def journal_seen_of(self, session_id: str) -> int:
+        """Return the newest J of any life of a session: nothing later is surely hardened."""
+        return self._journal_seen_ns.get(session_id, 0)
+
+    @property
+    def journal_seen_ns(self) -> int:
+        """The same for the present session."""
+        return self.journal_seen_of(self.session.document.session_id) if self.session else 0
+
+    @property
+    def hardened_ns(self) -> int:
+        """The newest J of any life that a sync confirmed while no resync had gaps before it.
+
+        Whatever is older must outlive all that happens here.
+        """
+        return self._hardened_ns.get(self.session.document.session_id, 0) if self.session else 0
+
     def died(self) -> None:
         """Every link breaks."""
         for connection in list(self.connections.values()):
@@ -100,7 +118,7 @@ class SecondaryNode(Node):
         """Let the session work; then act."""
         if self.session is not None:
             self._trying(self.session.tick)
-            self.journal_seen_ns = max(self.journal_seen_ns, self.session.mover.journal_ns)
+            self._see_journal(self.session)
             self.act()
 
     def _trying(self, work: Callable[[], None]) -> None:
@@ -147,8 +165,9 @@ class SecondaryNode(Node):
         else:
             self.session.hardened()
             if self.session.document.hold_floor_ns is None:
-                self.hardened_ns = max(self.hardened_ns, self.session.mover.journal_ns)
-            self.journal_seen_ns = max(self.journal_seen_ns, self.session.mover.journal_ns)
+                session_id = self.session.document.session_id
+                self._hardened_ns[session_id] = max(self.hardened_ns, self.session.mover.journal_ns)
+            self._see_journal(self.session)
         self.act()
 
     def _dialler(self, source: int, address: str) -> Callable[[], None]:

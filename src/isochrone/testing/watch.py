@@ -49,6 +49,7 @@ class _Look:
     `hardened_ns` is J where no recovery goes back behind it: not past C.
     """
 
+    session_id: str
     change_map: ChangeMap
     marks: Tracks
     is_kept: bool
@@ -82,14 +83,14 @@ class PrimaryWatch:
     """See the module's essay.
 
     Args:
-        hardened_ns: returns the time through which everything is durable at the secondary.
+        hardened_ns: returns the time through which everything of a session is durable at the secondary.
 
     Attributes:
         copies_broken_off: incarnations that ended with images still to be sent.
         tracks_copied: images sent.
     """
 
-    def __init__(self, node: PrimaryNode, history: History, hardened_ns: Callable[[], int]) -> None:
+    def __init__(self, node: PrimaryNode, history: History, hardened_ns: Callable[[str], int]) -> None:
         self.copies_broken_off = 0
         self.tracks_copied = 0
         self._node = node
@@ -119,6 +120,7 @@ class PrimaryWatch:
     def _look(self, stream: SessionStream, captured: CapturedVolume, before: _Look | None) -> _Look:
         change_map = captured.change_map
         now = _Look(
+            stream.document.session_id,
             change_map,
             change_map.marked(),
             change_map.frozen or not stream.incarnation,
@@ -140,7 +142,7 @@ class PrimaryWatch:
         gone = np.flatnonzero(before.marks & ~now.marks)
         if len(gone):
             history = self._history
-            hardened = history.state_at(self._hardened_ns())
+            hardened = history.state_at(self._hardened_ns(now.session_id))
             check_superset(volume, history.state_at(None), hardened, now.marks, gone.tolist())
         if now.is_kept or (before.incarnation, before.copied_through_ns) != (
             now.incarnation,

@@ -22,7 +22,6 @@ from random import Random
 from typing import Final
 
 from isochrone.capture.settings import CaptureSettings
-from isochrone.capture.spill import SPILL_PREFIX
 from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.errors import RefusedError
 from isochrone.model.policy import SessionPolicy
@@ -41,6 +40,7 @@ from isochrone.testing.link_troubles import LinkTroubles
 from isochrone.testing.network import SimConnection
 from isochrone.testing.node import Node
 from isochrone.testing.operator import Operator
+from isochrone.testing.renewal import Renewal
 from isochrone.testing.sim_disk import SimDisk, crash_nth, fail_nth
 from isochrone.testing.sim_primary import PrimaryNode
 from isochrone.testing.sim_secondary import SecondaryNode
@@ -60,6 +60,7 @@ class Odds:
     stall: float = 0.06
     link_trouble: float = 0.1
     storm: float = 0.1
+    renewal: float = 0.02
     kill: float = 0.1
     crash_in_disk: float = 0.12
     power: float = 0.1
@@ -69,9 +70,9 @@ class Odds:
     corruption: float = 0.0
 
 
-def secondary_name(node: PrimaryNode, volume: str) -> str:
-    """Return the name of a pair's secondary volume."""
-    return f"{node.name}-{volume}"
+def secondary_name(node: PrimaryNode, volume: str, session: int) -> str:
+    """Return the name of a pair's secondary volume in the n-th session."""
+    return f"{node.name}-{volume}-s{session}"
 
 
 class World:
@@ -101,10 +102,12 @@ class World:
         self.secondary = self._make_secondary()
         self.judge = Judge(self.history, self.tally, self.primaries, self.secondary)
         for node in self.primaries:
-            node.watch = PrimaryWatch(node, self.history, lambda: self.secondary.journal_seen_ns)
+            node.watch = PrimaryWatch(node, self.history, self.secondary.journal_seen_of)
         self.operator = Operator(self)
         self.troubles = LinkTroubles(self)
         self.storm = Storm(self)
+        self.renewal = Renewal(self, "a" * 32)
+        self.judge.is_renewing = lambda: self.renewal.is_under_way
         self.faults_on = True
         self.checking = True
 
@@ -115,11 +118,8 @@ class World:
         return Odds(corruption=rng.choice((0.0, 0.0, 0.002)), power=rng.choice((0.0, 0.1)))
 
     def _make_primary(self, number: int) -> PrimaryNode:
-        spill_tracks = self.rng.choice((0, 100, 4000))
         settings = CaptureSettings(
-            side_file_bytes_max=self.rng.choice((24 if spill_tracks else 64, 64, 300, 4000)) * 4096,
-            spill_bytes_max=spill_tracks * 4096,
-            spill_segment_bytes=self.rng.choice((20, 100)) * 4096,
+            side_file_bytes_max=self.rng.choice((64, 300, 4000)) * 4096,
             record_set_bytes_max=self.rng.choice((8192, 65536)),
             copy_ahead_bytes_max=self.rng.choice((8, 64)) * 4096,
             copy_step_tracks_max=self.rng.choice((3, 16, 256)),
@@ -188,16 +188,21 @@ class World:
         ]
         self.events.run_until(self.events.now_ns() + self.rng.choice((0, 50, 300)) * MILLISECOND_NS)
         self.secondary.start()
-        self.secondary.create_session(self._session_document())
+        self.create_session()
         self.secondary.sync_now()
         self._schedule_fault()
         self._schedule_check()
 
-    def _session_document(self) -> SessionDocument:
+    def create_session(self) -> None:
+        """Create the session that the renewal wants, over all volumes of all primaries."""
+        document = self._session_document(self.renewal.session_id, self.renewal.number)
+        self.secondary.create_session(document)
+
+    def _session_document(self, session_id: str, number: int) -> SessionDocument:
         document = SessionDocument(
-            session_id="a" * 32,
+            session_id=session_id,
             name="pay",
-            number=1,
+            number=number,
             group_interval_ns=self.rng.choice((5, 10, 50)) * MILLISECOND_NS,
             compression=Compression.OFF,
             policy=SessionPolicy(
@@ -206,7 +211,7 @@ class World:
             ),
         )
         sources = [SourceDocument(name=node.name, address=node.name) for node in self.primaries]
-        pairs = [(n.name, v, secondary_name(n, v)) for n in self.primaries for v in n.volume_names]
+        pairs = [(n.name, v, secondary_name(n, v, number)) for n in self.primaries for v in n.volume_names]
         later = self.rng.random() < 0.3 and len(pairs) > 1
         if later:
             self.operator.add_later([pairs.pop()], self.rng.randrange(SECOND_NS))
@@ -229,6 +234,7 @@ class World:
             (odds.stall, self.troubles.stall_one),
             (odds.link_trouble, self.troubles.do_something),
             (odds.storm, self.storm.begin),
+            (odds.renewal, self.renewal.begin),
             (odds.kill, lambda: self.crash(node, node.kill)),
             (odds.power, lambda: self.crash(node, node.lose_power)),
             (odds.crash_in_disk, lambda: self._crash_in_disk(node)),
@@ -272,12 +278,8 @@ class World:
     def _fail_the_device(self, node: PrimaryNode | SecondaryNode) -> None:
         """The device reports an error once: where the secondary stages, or where a copier reads."""
         if node.is_up and node.disk.hook is None:
-            kind, name = "write", TRACKS_NAME
-            if isinstance(node, PrimaryNode):
-                kind, name = self.rng.choice(
-                    (("read", TRACKS_NAME), ("read", SPILL_PREFIX), ("write", SPILL_PREFIX))
-                )
-            node.disk.hook = fail_nth(self.rng.randrange(1, 5), errno.EIO, kind=kind, name=name)
+            kind = "read" if isinstance(node, PrimaryNode) else "write"
+            node.disk.hook = fail_nth(self.rng.randrange(1, 5), errno.EIO, kind=kind, name=TRACKS_NAME)
             self.tally.device_errors += 1
 
     def _came_down(self, node: PrimaryNode | SecondaryNode) -> None:
@@ -358,6 +360,7 @@ class World:
             self.judge.check_committed_image()
             self.judge.check_marks()
             self._resume_if_suspended_long()
+            self.renewal.clean_up()
             self._schedule_check()
 
     def _resume_if_suspended_long(self) -> None:
