@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from isochrone.capture.side_file import Backlog, SideFile
+from isochrone.capture.backlog import Backlog
+from isochrone.capture.side_file import SideFile
 from support.cores import batch
 from support.store import TRACK
 

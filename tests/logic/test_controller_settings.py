@@ -108,4 +108,4 @@ def test_the_examples_are_valid(name: str) -> None:
 def test_the_full_example_says_every_default_and_every_key() -> None:
     text = (EXAMPLES / "primary-a.toml").read_text()
     missing = [key for key in known_keys() if f"\n{key.split('.')[1]} = " not in text]
-    assert missing == ["pool.tracks_path"]
+    assert missing == ["pool.tracks_path", "capture.spill_path"]

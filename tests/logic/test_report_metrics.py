@@ -12,7 +12,16 @@ from isochrone.report.times import NOT_MEASURED
 from support.reports import EMPTY, SESSION, STATUS
 
 UNITS = ("_bytes", "_seconds", "_total", "_info", "_state", "_role", "_ratio", "_tracks", "_tracks_remaining")
-UNITLESS = {"connections", "epoch", "image_complete", "blocked", "link_up", "quiesced", "held_writes"}
+UNITLESS = {
+    "connections",
+    "epoch",
+    "image_complete",
+    "blocked",
+    "link_up",
+    "spill_failed",
+    "quiesced",
+    "held_writes",
+}
 
 
 def samples(status: StatusReport) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from isochrone.capture import pruning
+from isochrone.capture.backlog import Backlog
 from isochrone.capture.change_map import REGION_TRACKS, ChangeMap
 from isochrone.capture.pruning import PruneCounts, Pruner
 from isochrone.capture.settings import CaptureSettings
-from isochrone.capture.side_file import Backlog, SideFile
+from isochrone.capture.side_file import SideFile
 from isochrone.capture.stamper import Stamper
 from isochrone.model.records import RECORD_DTYPE, RecordArray, RecordBatch, RecordKind
 from isochrone.testing.sim_disk import SimDisk

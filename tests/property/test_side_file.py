@@ -6,7 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from isochrone.capture.side_file import Backlog, SideFile
+from isochrone.capture.backlog import Backlog
+from isochrone.capture.side_file import SideFile
 from isochrone.model.records import RecordBatch
 
 SESSIONS = 3

@@ -234,7 +234,14 @@ class PrimarySite:
         self.clock.advance(advance_ns)
         self.links.link_pending_bytes(link, 0)
         self.primary.tick()
+        self.work_on_spill()
         return self.take(link)
+
+    def work_on_spill(self) -> None:
+        """Make the spill's blocking calls until there are none."""
+        while (job := self.primary.next_spill_job()) is not None:
+            job.run()
+            self.primary.spill_job_done(job)
 
     def sets(self, link: int = 1, ticks: int = 1) -> list[RecordSet]:
         """Return the record sets that some ticks send."""
@@ -511,6 +518,7 @@ class Wire:
         for source, primary in enumerate(self.primaries):
             primary.links.link_pending_bytes(self.links.get(source, 0), 0)
             primary.primary.tick()
+            primary.work_on_spill()
         self.secondary.session.tick()
         while self.deliver():
             pass

@@ -19,13 +19,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from isochrone.capture.actions import Action, CloseLink
+from isochrone.capture.backlog import Backlog
 from isochrone.capture.change_map import CHANGE_MAP_PREFIX, ChangeMap, change_map_name
 from isochrone.capture.copy_pacer import APPLICATION_QUIET_NS
 from isochrone.capture.document import DOCUMENT_PREFIX, CaptureDocument, CaptureState, load_document
 from isochrone.capture.pacing import pace_delay_ns
 from isochrone.capture.route import Route, write_refusal
 from isochrone.capture.settings import CaptureSettings
-from isochrone.capture.side_file import Backlog, SideFile
+from isochrone.capture.side_file import open_side_file
+from isochrone.capture.spill import SpillJob
 from isochrone.capture.stamper import Stamper
 from isochrone.capture.stream import CapturedVolume, SessionStream
 from isochrone.link.messages import WantedVolume, cut_text
@@ -61,6 +63,7 @@ class Primary:
         disk: the pool's folder, where change maps live.
         clock: host time in nanoseconds.
         stamp_floor_ns: high-water mark of earlier stamps.
+        spill_disk: the folder of the spill, where it is not `disk`.
 
     Attributes:
         distrusted: by session, the volumes whose marks could not be believed at the start and are marked whole.
@@ -73,9 +76,10 @@ class Primary:
         clock: Callable[[], int],
         settings: CaptureSettings,
         stamp_floor_ns: int,
+        spill_disk: Disk | None = None,
     ) -> None:
         self.settings = settings
-        self.side_file = SideFile(settings.side_file_bytes_max)
+        self.side_file = open_side_file(settings, disk, spill_disk or disk)
         self.streams: dict[str, SessionStream] = {}
         self.stamper = Stamper(clock, stamp_floor_ns)
         self.actions: list[Action] = []
@@ -126,7 +130,12 @@ class Primary:
                 self._disk.remove(name)
 
     def close(self) -> None:
-        """Make the marks durable at a clean stop, after the last write and before the pool is closed. Raises OSError."""
+        """Make the marks durable at a clean stop, after the last write and before the pool is closed. Raises OSError.
+
+        What was captured is given up; no job of the spill may be under way.
+        """
+        if self.side_file.spill is not None:
+            self.side_file.spill.close()
         self.settle_notes()
         for stream in self.streams.values():
             for captured in stream.volumes.values():
@@ -315,6 +324,7 @@ class Primary:
         self.settle_notes()
         now_ns = self._clock()
         beside_writes = now_ns - self._written_ns < APPLICATION_QUIET_NS
+        self.side_file.spill_excess(self._backlogs(), now_ns)
         routes_changed = False
         for stream in self.streams.values():
             copying = stream.is_copying
@@ -330,6 +340,22 @@ class Primary:
         if routes_changed:
             self.rebuild_routes()
         self._pool.log_write()
+
+    def next_spill_job(self) -> SpillJob | None:
+        """Return blocking calls to be made in a thread; None when there are none, or some are under way."""
+        spill = self.side_file.spill
+        return spill.next_job() if spill else None
+
+    def spill_job_done(self, job: SpillJob) -> None:
+        """Take the outcome of a job of the spill in; sessions that have lost captured records suspend."""
+        self._seal()
+        for entry in self.side_file.finished(job, self._backlogs(), self._clock()):
+            for stream in self.streams.values():
+                if entry in stream.backlog:
+                    self.suspend(stream, entry.loss)
+
+    def _backlogs(self) -> list[Backlog]:
+        return [stream.backlog for stream in self.streams.values()]
 
     def _enter(self, stream: SessionStream, batch: RecordBatch) -> None:
         self.side_file.enter(batch, (stream.backlog,), is_image=True)
@@ -455,7 +481,7 @@ class Primary:
         """The side file is full: the session that holds most of it suspends, until it is not."""
         while self.side_file.is_full:
             stream = max(self.streams.values(), key=lambda stream: stream.backlog.held_bytes)
-            self.suspend(stream, f"the side file reached its limit of {self.side_file.bytes_max} bytes")
+            self.suspend(stream, self.side_file.full_reason)
 
     def delete_stream(self, session_id: str) -> None:
         """Forget a session: its marks, its captured records, its refusals of writes. Raises NotFoundError."""

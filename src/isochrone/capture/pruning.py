@@ -33,9 +33,9 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from isochrone.capture.backlog import Backlog
 from isochrone.capture.change_map import REGION_TRACKS, ChangeMap
 from isochrone.capture.settings import CaptureSettings
-from isochrone.capture.side_file import Backlog
 from isochrone.capture.stamper import Stamper
 from isochrone.model.records import RECORD_DTYPE, RecordArray
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from isochrone.capture.backlog import Backlog
 from isochrone.capture.change_map import ChangeMap
 from isochrone.capture.copier import Copier
 from isochrone.capture.document import CaptureDocument
-from isochrone.capture.side_file import Backlog
 from isochrone.capture.stream import SessionStream
 
 

@@ -10,6 +10,8 @@ SECOND_NS = 1_000_000_000
 COPY_SHARE = 4
 """The copier of a session takes at most one part in COPY_SHARE of the side file."""
 
+READ_AHEAD_BYTES_MAX = 8 * MIB
+
 
 @dataclass(frozen=True, slots=True)
 class CaptureSettings:
@@ -17,6 +19,8 @@ class CaptureSettings:
 
     Attributes:
         side_file_bytes_max: captured, not yet hardened bytes over all sessions; at the limit a session suspends.
+        spill_bytes_max: space for captured bytes beyond memory, in files; 0 = none.
+        spill_segment_bytes: size of one of these files.
         record_set_bytes_max: a record set is closed when it holds this much; one larger write still travels whole.
         link_pending_bytes_max: bytes handed to a link and not yet taken by the kernel; the sender stops above it.
         copy_ahead_bytes_max: images captured and not yet hardened, a session: the copier's share of the side file.
@@ -32,6 +36,8 @@ class CaptureSettings:
     """
 
     side_file_bytes_max: int = 256 * MIB
+    spill_bytes_max: int = 0
+    spill_segment_bytes: int = 64 * MIB
     record_set_bytes_max: int = MIB
     link_pending_bytes_max: int = 4 * MIB
     copy_ahead_bytes_max: int = 16 * MIB
@@ -52,5 +58,10 @@ class CaptureSettings:
 
     @property
     def copy_stop_bytes(self) -> int:
-        """Use of the side file above which no image is added."""
+        """Memory in use by the side file above which no image is added."""
         return self.side_file_bytes_max * 3 // 4
+
+    @property
+    def read_ahead_bytes(self) -> int:
+        """What a sender keeps in memory of what it will send next, and has read back ahead of need."""
+        return min(READ_AHEAD_BYTES_MAX, self.side_file_bytes_max // 8)

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Final
 
 from isochrone.capture.actions import Action, SendMessage
+from isochrone.capture.backlog import Backlog
 from isochrone.capture.change_map import ChangeMap
 from isochrone.capture.copier import Copier
 from isochrone.capture.copy_pacer import CopyPacer
 from isochrone.capture.document import CaptureDocument, CaptureState
 from isochrone.capture.pruning import Pruner
+from isochrone.capture.selection import select_records
 from isochrone.capture.settings import CaptureSettings
-from isochrone.capture.side_file import Backlog, SideFile
+from isochrone.capture.side_file import SideFile
 from isochrone.capture.stamper import Stamper
 from isochrone.link.messages import (
     Ack,
@@ -24,7 +26,7 @@ from isochrone.link.messages import (
     VolumeInfo,
     cut_text,
 )
-from isochrone.model.records import RecordBatch
+from isochrone.model.records import MIXED_VOLUMES, RecordBatch
 from isochrone.store.volume import Volume
 
 COPY_STEPS_PER_TICK_MAX: Final = 4
@@ -165,6 +167,7 @@ class SessionStream:
         self.backlog.rewind(received_through_ns)
         self.sent_through_ns = received_through_ns
         self.link_pending_bytes = 0
+        self.backlog.ahead_bytes = 0
         self._configured = False
         self._window_bytes = 0
         self._sequence = 0
@@ -175,10 +178,12 @@ class SessionStream:
         """The link is gone."""
         self.link = None
         self._configured = False
+        self.backlog.ahead_bytes = 0
 
     def configured(self) -> None:
         """The mover knows the volumes' numbers: record sets may flow."""
         self._configured = True
+        self.backlog.ahead_bytes = self._settings.read_ahead_bytes
         self._progress_told.clear()
 
     def send(self, message: Message) -> None:
@@ -235,7 +240,7 @@ class SessionStream:
         settings, policy = self._settings, self.document.policy
         room_bytes = min(
             settings.copy_share_bytes - self.backlog.image_bytes,
-            settings.copy_stop_bytes - self._side_file.used_bytes,
+            settings.copy_stop_bytes - self._side_file.memory_bytes,
         )
         if room_bytes < self._track_size_bytes:
             return 0
@@ -265,12 +270,15 @@ class SessionStream:
             and self.sent_bytes < self._window_bytes
             and self.link_pending_bytes < self._settings.link_pending_bytes_max
         ):
-            self._send_set(self.backlog.take_unsent(self._settings.record_set_bytes_max), now_ns)
+            batches = self.backlog.take_unsent(self._settings.record_set_bytes_max)
+            if not batches:  # the next records are on their way back from the spill
+                break
+            self._send_set(batches, now_ns)
         if now_ns - self._heartbeat_ns >= self._settings.heartbeat_interval_ns:
             self._send_set([], now_ns)
 
     def _send_set(self, batches: list[RecordBatch], now_ns: int) -> None:
-        wanted = [batch for batch in batches if self._is_wanted(batch)]
+        wanted = [part for batch in batches if (part := self._wanted_part(batch)) is not None]
         headers = b"".join([batch.headers for batch in wanted])
         payload = b"".join([batch.payload for batch in wanted])
         # Only a stream with nothing left unsent may promise more than the records it has sent.
@@ -286,13 +294,19 @@ class SessionStream:
         self.sent_through_ns = through_ns
         self._heartbeat_ns = now_ns
 
-    def _is_wanted(self, batch: RecordBatch) -> bool:
-        """Volumes that have left the session may still stand in the backlog. The mover no longer knows them; if one has
+    def _wanted_part(self, batch: RecordBatch) -> RecordBatch | None:
+        """Return what the mover is to have of `batch`, None for nothing.
+
+        Volumes that have left the session may still stand in the backlog. The mover no longer knows them; if one has
         come back, its new secondary is copied from the present state, and older records would outlive what was zeroed
-        while nobody captured it.
+        while nobody captured it. Of records that went to the spill together, the mover may have received the first.
         """
+        if batch.volume == MIXED_VOLUMES:
+            floors_ns = {number: captured.captured_from_ns for number, captured in self.volumes.items()}
+            return select_records(batch, floors_ns, self.sent_through_ns, self._track_size_bytes)
         captured = self.volumes.get(batch.volume)
-        return captured is not None and batch.first_time_ns > captured.captured_from_ns
+        is_wanted = captured is not None and batch.first_time_ns > captured.captured_from_ns
+        return batch if is_wanted and batch.first_time_ns > self.sent_through_ns else None
 
     def send_progress(self, now_ns: int) -> None:
         """Tell the mover how far the copies are: at once when one is complete, else at intervals."""

@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from isochrone.capture.document import CaptureState
+from isochrone.capture.side_file import SideFile
 from isochrone.capture.stream import SessionStream
 from isochrone.controller.primary_shell import LinkHistory, PacingCount
 from isochrone.model.choices import OverflowPolicy
 from isochrone.model.states import SessionState
-from isochrone.report.models import CapturedVolume, CaptureReport, LinkState, MarksReport, PacingReport
+from isochrone.report.models import (
+    CapturedVolume,
+    CaptureReport,
+    LinkState,
+    MarksReport,
+    PacingReport,
+    SpillReport,
+)
 from isochrone.report.times import NS_PER_MS, NS_PER_S, TimePoint, wall_text
 
 _STATES = {
@@ -39,7 +47,7 @@ def capture_report(
     pacing: PacingCount,
     *,
     pace_delay_ns: int,
-    side_file_bytes_max: int,
+    side_file: SideFile,
     now: Now,
 ) -> CaptureReport:
     """Return the report of one captured session."""
@@ -57,7 +65,7 @@ def capture_report(
         link_state=LinkState.UP if link.is_up else LinkState.DOWN,
         link_since=wall_text(link.since_wall_ns),
         side_file_bytes=stream.backlog.held_bytes,
-        side_file_bytes_max=side_file_bytes_max,
+        side_file_bytes_max=side_file.capacity_bytes,
         unsent_bytes=stream.backlog.unsent_bytes,
         hardened=TimePoint.measure(
             stream.hardened_ns, now_ns=now.host_ns, wall_now_ns=now.wall_ns, moving=moving
@@ -83,6 +91,7 @@ def capture_report(
             paced_s=pacing.paced_ns / NS_PER_S,
         ),
         marks=_marks_report(stream, now),
+        spill=_spill_report(side_file),
         quiesced=document.quiesced,
         suspended_reason=document.reason if state is SessionState.SUSPENDED else None,
         suspended_since=(
@@ -106,4 +115,16 @@ def _marks_report(stream: SessionStream, now: Now) -> MarksReport:
         discard_count=counts.generations_discarded,
         track_discarded=wall(counts.tracks_discarded_ns),
         track_discard_count=counts.tracks_discarded,
+    )
+
+
+def _spill_report(side_file: SideFile) -> SpillReport | None:
+    spill = side_file.spill
+    if spill is None:
+        return None
+    return SpillReport(
+        spilled_bytes=side_file.spilled_bytes,
+        reserved_bytes=spill.reserved_bytes,
+        bytes_max=spill.bytes_max,
+        trouble=spill.trouble or None,
     )

@@ -219,7 +219,7 @@ class ControllerOperations:
             self._primary.link_history(stream.document.session_id),
             self._primary.pacing,
             pace_delay_ns=primary.pace_delay_ns(),
-            side_file_bytes_max=primary.settings.side_file_bytes_max,
+            side_file=primary.side_file,
             now=now,
         )
 

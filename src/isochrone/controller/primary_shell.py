@@ -20,6 +20,7 @@ from isochrone.capture.actions import CloseLink, SendDurably, SendMessage
 from isochrone.capture.document import CaptureState
 from isochrone.capture.links import PrimaryLinks
 from isochrone.capture.primary import Primary
+from isochrone.controller.spilling import SpillRunner
 from isochrone.link.connection import Connection
 from isochrone.link.messages import Hello, Message
 from isochrone.model.errors import (
@@ -104,6 +105,7 @@ class PrimaryShell:
         self._stopped = False
         self._trouble = ""
         self._started_wall_ns = time.time_ns()
+        self._spill = SpillRunner(primary, done=self._spill_went_on, on_fatal=on_fatal)
 
     def start(self) -> None:
         """Begin to tick. What could not be believed of the marks is told first."""
@@ -125,6 +127,10 @@ class PrimaryShell:
             self._timer.cancel()
         for connection in list(self._connections.values()):
             connection.close()
+
+    async def stop_spill(self) -> None:
+        """After `stop`: wait for what the spill is doing."""
+        await self._spill.stop()
 
     # Writer of the exports
 
@@ -194,6 +200,11 @@ class PrimaryShell:
             self._tick_is_near = True
             self._loop.call_soon(self._tick)
 
+    def _spill_went_on(self) -> None:
+        """Records may have come back that a link waits for; a session may have lost some."""
+        self._writable()
+        self._act()
+
     def _lost(self, link: int, reason: IsochroneError | None) -> None:
         connection = self._connections.pop(link)
         if isinstance(reason, InternalError):
@@ -220,6 +231,7 @@ class PrimaryShell:
             self._on_fatal(error)
             return
         self._act()
+        self._spill.kick()
         if self._timer is not None:
             self._timer.cancel()
         interval_s = TICK_INTERVAL_S if self.primary.streams else IDLE_TICK_INTERVAL_S

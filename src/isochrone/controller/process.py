@@ -36,7 +36,7 @@ from isochrone.controller.operations import ControllerOperations
 from isochrone.controller.primary_shell import PrimaryShell
 from isochrone.controller.reports import BASE_MEMORY_BYTES, METADATA_PER_MAPPED, controller_report
 from isochrone.controller.session_set import SessionSet
-from isochrone.controller.settings import ControllerSettings
+from isochrone.controller.settings import CaptureSection, ControllerSettings
 from isochrone.controller.syncing import Syncer
 from isochrone.link.endpoint import Listener, serve
 from isochrone.model.addresses import Address, TcpAddress, UnixAddress
@@ -44,6 +44,7 @@ from isochrone.model.errors import BusyError, IsochroneError, PoolReadOnlyError,
 from isochrone.nbd.server import NbdServer, ServerSettings
 from isochrone.report.models import ControllerReport
 from isochrone.store.disk import Disk
+from isochrone.store.os_disk import OsDisk
 from isochrone.store.pool import Pool
 
 CLIENT_STOP_S_MAX: Final = 3.0
@@ -69,6 +70,7 @@ class Controller:
         self._api = ApiServer()
         self._mark_keeper: asyncio.Task[None] | None = None
         self._started_ns = self._clock.now_ns()
+        self._spill_disk = _open_spill_disk(settings.capture)
         self._id = uuid.UUID(pool.uuid).hex
         self._primary = self._make_primary()
         self._sessions = SessionSet(
@@ -108,9 +110,12 @@ class Controller:
             prune_tracks_max=section.prune_tracks,
             discard_interval_ns=int(section.discard_interval_s * 1e9),
             discard_tracks_max=section.discard_tracks,
+            spill_bytes_max=section.spill_max,
             clock_error_ns=self._clock_error_ns,
         )
-        primary = Primary(self._pool, self._disk, self._clock.now_ns, capture, self._clock.stamp_floor_ns)
+        primary = Primary(
+            self._pool, self._disk, self._clock.now_ns, capture, self._clock.stamp_floor_ns, self._spill_disk
+        )
         links = PrimaryLinks(
             primary,
             self._id,
@@ -162,6 +167,7 @@ class Controller:
             listener.close()
         await self._sessions.stop()
         self._primary.stop()
+        await self._primary.stop_spill()
         await self._api.stop(hurry=hurry.is_set())
         if self._mark_keeper is not None:
             self._mark_keeper.cancel()
@@ -186,6 +192,8 @@ class Controller:
         try:
             if self._pool.read_only_reason is None:
                 self._primary.primary.close()
+            if self._spill_disk is not None:
+                self._spill_disk.close()
             self._pool.close()
         except OSError as error:
             raise PoolReadOnlyError(
@@ -252,6 +260,21 @@ class Controller:
             + self._settings.capture.side_file_max
             + self._nbd.settings.memory_bytes_max,
         )
+
+
+def _open_spill_disk(capture: CaptureSection) -> OsDisk | None:
+    """Take the folder of the spill for this controller, where it is not the pool's. Raises IsochroneError."""
+    if not capture.spill_max or capture.spill_path is None:
+        return None
+    with _naming("capture.spill_path"):
+        try:
+            disk = OsDisk(capture.spill_path, create=True)
+        except OSError as error:
+            raise RefusedError(
+                f"{capture.spill_path} cannot be made ({error.strerror}); choose another folder"
+            ) from error
+        disk.lock()
+        return disk
 
 
 @contextlib.contextmanager

@@ -54,6 +54,8 @@ RECEIVE_BUDGET_MIN_BYTES: Final = 34 * MIB
 """One request of the largest length must fit with its headers."""
 assert RECEIVE_BUDGET_MIN_BYTES >= RECEIVE_BUFFER_BYTES_MAX
 POOL_SIZE_MIN_BYTES: Final = MIB
+SPILL_MIN_BYTES: Final = 128 * MIB
+"""Two of its files."""
 
 _LISTEN: Final = '"unix:/path" or "tcp:HOST:PORT", or a list of them'
 _CONNECTIONS: Final = f"a number from 1 to {CONNECTIONS_MAX}"
@@ -132,6 +134,12 @@ def _unique(values: list[Address]) -> list[Address]:
 def _track_size(value: int) -> int:
     if value & (value - 1):
         raise ValueError(f"{value} is not a power of two; write 4KiB, 8KiB, 16KiB, 32KiB or 64KiB")
+    return value
+
+
+def _spill_size(value: int) -> int:
+    if 0 < value < SPILL_MIN_BYTES:
+        raise ValueError(f"{value} is too little for a spill; write at least 128MiB, or 0 for none")
     return value
 
 
@@ -247,6 +255,13 @@ class CaptureSection(_Section):
     )
     discard_tracks: int = Field(
         default=7_500, ge=0, description="marked tracks of a session above which that is done early"
+    )
+    spill_max: Annotated[Size, AfterValidator(_spill_size)] = Field(
+        default=0,
+        description="the space on disk for captured writes beyond that memory, at least 128MiB, as in 20GiB; 0 = none",
+    )
+    spill_path: FilePath | None = Field(
+        default=None, description="a folder for the spill, not the pool's; made when it is missing"
     )
 
 

@@ -30,6 +30,10 @@ TRACK_COUNT_MAX: Final = 1 << 20
 """Most tracks in one record."""
 
 
+MIXED_VOLUMES: Final = -1
+"""In the place of a batch's volume: its records may be of several."""
+
+
 class RecordKind(IntFlag):
     """What a record carries. ZERO tracks have no payload: they read as zeros after it."""
 
@@ -41,10 +45,10 @@ class RecordKind(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class RecordBatch:
-    """Records captured together on one volume, in time order, with their payload.
+    """Records captured together on one volume, in time order, with their payload; or several such, joined.
 
     Attributes:
-        volume: number of the volume at its primary controller.
+        volume: number of the volume at its primary controller, or MIXED_VOLUMES.
         first_time_ns: time of the first record.
         last_time_ns: time of the last record; `first_time_ns <= last_time_ns`.
         record_count: number of records.

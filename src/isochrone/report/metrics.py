@@ -253,8 +253,27 @@ FAMILIES: Final[tuple[Family, ...]] = (
         lambda status: (((capture.name,), capture.state) for capture in status.captures),
     ),
     _capture("link_up", "1 while the mover is connected.", lambda c: float(c.link_state is LinkState.UP)),
-    _capture("side_file_bytes", "Captured and not yet hardened remotely.", lambda c: c.side_file_bytes),
-    _capture("side_file_limit_bytes", "Bound of the side file.", lambda c: c.side_file_bytes_max),
+    _capture(
+        "side_file_bytes",
+        "Captured and not yet hardened remotely, in memory and in the spill.",
+        lambda c: c.side_file_bytes,
+    ),
+    _capture(
+        "side_file_limit_bytes", "Bound of the side file, memory and spill.", lambda c: c.side_file_bytes_max
+    ),
+    _capture(
+        "spill_bytes",
+        "Captured bytes that are on disk and not in memory, over all sessions.",
+        lambda c: c.spill.spilled_bytes if c.spill else None,
+    ),
+    _capture(
+        "spill_limit_bytes", "Bound of the spill's files.", lambda c: c.spill.bytes_max if c.spill else None
+    ),
+    _capture(
+        "spill_failed",
+        "1 while the spill cannot be written.",
+        lambda c: float(c.spill.trouble is not None) if c.spill else None,
+    ),
     _capture("unsent_bytes", "Captured and not yet sent.", lambda c: c.unsent_bytes),
     _capture("hardened_lag_seconds", "Now minus J as last acknowledged.", lambda c: _lag_s(c.hardened)),
     _capture("quiesced", "1 while application writes are refused.", lambda c: float(c.quiesced)),

@@ -376,6 +376,21 @@ class MarksReport(Report):
     track_discard_count: int = 0
 
 
+class SpillReport(Report):
+    """The part of the side file that is on disk, over all sessions of the controller.
+
+    Attributes:
+        spilled_bytes: captured bytes that are there and not in memory.
+        reserved_bytes: space that its files take, at most `bytes_max`.
+        trouble: why it could not be written last; None when it could.
+    """
+
+    spilled_bytes: int
+    reserved_bytes: int
+    bytes_max: int
+    trouble: str | None = None
+
+
 class CaptureReport(Report):
     """One session as a primary controller of it sees it (role "primary").
 
@@ -383,7 +398,9 @@ class CaptureReport(Report):
         state: ACTIVE, SUSPENDED (changes are marked, nothing is sent) or ENDED (fenced by a recovery).
         mover_id, mover_name: who owns the session; name None until it was heard since the start.
         link_since: when the link entered its state (ISO 8601, UTC).
-        side_file_bytes: captured and not yet hardened remotely.
+        side_file_bytes: captured and not yet hardened remotely, in memory and in the spill.
+        side_file_bytes_max: memory and spill together.
+        spill: None when there is none.
         unsent_bytes: captured and not yet sent.
         hardened: J as last acknowledged. consistency: C as last heard.
         quiesced: application writes are refused for a planned switchover.
@@ -407,6 +424,7 @@ class CaptureReport(Report):
     volumes: tuple[CapturedVolume, ...]
     pacing: PacingReport
     marks: MarksReport = MarksReport()
+    spill: SpillReport | None = None
     quiesced: bool = False
     suspended_reason: str | None = None
     suspended_since: str | None = None

@@ -26,6 +26,7 @@ from isochrone.report.models import (
     SessionReport,
     SessionSettings,
     SourceReport,
+    SpillReport,
     StatusReport,
     VolumeReport,
 )
@@ -300,6 +301,7 @@ def capture_view(capture: CaptureReport) -> RenderableType:
             f"unsent {format_size(capture.unsent_bytes)}  J lag {lag_text(capture.hardened)}  "
             f"C lag {lag_text(capture.consistency)}"
         ),
+        *([Text(f"  spill {spill_text(capture.spill)}")] if capture.spill else []),
         Text(f"  application writes: {writes_text(capture)}", style=_BAD if capture.quiesced else ""),
     ]
     lines.append(Text(f"  marks: {marks_text(capture)}"))
@@ -313,6 +315,12 @@ def capture_view(capture: CaptureReport) -> RenderableType:
     for volume in capture.volumes:
         _row(table, volume.name, str(volume.marked_track_count), str(volume.tracks_remaining))
     return Group(*lines, _indented(table))
+
+
+def spill_text(spill: SpillReport) -> str:
+    """How much of the side file is on disk, and what is wrong with that."""
+    text = f"{format_size(spill.spilled_bytes)} on disk, files take {_share(spill.reserved_bytes, spill.bytes_max)}"
+    return f"{text}; it cannot be written: {spill.trouble}" if spill.trouble else text
 
 
 def writes_text(capture: CaptureReport) -> str:

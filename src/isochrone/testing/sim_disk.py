@@ -64,7 +64,10 @@ Hook = Callable[[Operation], None]
 def fail_nth(
     n: int, error_number: int = errno.EIO, *, kind: str | None = None, name: str | None = None
 ) -> Hook:
-    """Return a hook that fails the n-th (1, 2, ...) operation of that kind and file from now on, once."""
+    """Return a hook that fails the n-th (1, 2, ...) operation of that kind and file from now on, once.
+
+    `name` ending in "-" stands for all files whose names begin with it.
+    """
     return _at_nth(n, OSError(error_number, "simulated device error"), kind, name)
 
 
@@ -78,12 +81,18 @@ def _at_nth(n: int, error: BaseException, kind: str | None, name: str | None) ->
 
     def hook(operation: Operation) -> None:
         nonlocal left
-        if kind in (None, operation.kind) and name in (None, operation.name):
+        if kind in (None, operation.kind) and _names(name, operation.name):
             left -= 1
             if left == 0:
                 raise error
 
     return hook
+
+
+def _names(name: str | None, file_name: str) -> bool:
+    if name is not None and name.endswith("-"):
+        return file_name.startswith(name)
+    return name in (None, file_name)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from isochrone.capture.links import PrimaryLinks
 from isochrone.capture.primary import Primary
 from isochrone.capture.settings import CaptureSettings
 from isochrone.link.messages import Message
-from isochrone.testing.events import Events
+from isochrone.testing.events import MILLISECOND_NS, Events
 from isochrone.testing.network import SimConnection
 from isochrone.testing.node import Node
 from isochrone.testing.sim_disk import SimDisk
@@ -83,6 +83,21 @@ class PrimaryNode(Node):
         if self.watch is not None:
             self.watch.ticked()
         self.act()
+        self._work_on_spill()
+
+    def _work_on_spill(self) -> None:
+        """Run the spill's blocking calls, each after a delay, as a thread would."""
+        job = self.primary.next_spill_job()
+        if job is None:
+            return
+
+        def run() -> None:
+            job.run()
+            self.primary.spill_job_done(job)
+            self.act()
+            self._work_on_spill()
+
+        self.after(self.rng.randrange(MILLISECOND_NS // 20, 8 * MILLISECOND_NS), run)
 
     def act(self) -> None:
         """Carry out what the core wants."""

@@ -22,6 +22,7 @@ from random import Random
 from typing import Final
 
 from isochrone.capture.settings import CaptureSettings
+from isochrone.capture.spill import SPILL_PREFIX
 from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.errors import RefusedError
 from isochrone.model.policy import SessionPolicy
@@ -118,8 +119,11 @@ class World:
         return Odds(corruption=rng.choice((0.0, 0.0, 0.002)), power=rng.choice((0.0, 0.1)))
 
     def _make_primary(self, number: int) -> PrimaryNode:
+        spill_tracks = self.rng.choice((0, 100, 4000))
         settings = CaptureSettings(
-            side_file_bytes_max=self.rng.choice((64, 300, 4000)) * 4096,
+            side_file_bytes_max=self.rng.choice((24 if spill_tracks else 64, 64, 300, 4000)) * 4096,
+            spill_bytes_max=spill_tracks * 4096,
+            spill_segment_bytes=self.rng.choice((20, 100)) * 4096,
             record_set_bytes_max=self.rng.choice((8192, 65536)),
             copy_ahead_bytes_max=self.rng.choice((8, 64)) * 4096,
             copy_step_tracks_max=self.rng.choice((3, 16, 256)),
@@ -278,8 +282,12 @@ class World:
     def _fail_the_device(self, node: PrimaryNode | SecondaryNode) -> None:
         """The device reports an error once: where the secondary stages, or where a copier reads."""
         if node.is_up and node.disk.hook is None:
-            kind = "read" if isinstance(node, PrimaryNode) else "write"
-            node.disk.hook = fail_nth(self.rng.randrange(1, 5), errno.EIO, kind=kind, name=TRACKS_NAME)
+            kind, name = "write", TRACKS_NAME
+            if isinstance(node, PrimaryNode):
+                kind, name = self.rng.choice(
+                    (("read", TRACKS_NAME), ("read", SPILL_PREFIX), ("write", SPILL_PREFIX))
+                )
+            node.disk.hook = fail_nth(self.rng.randrange(1, 5), errno.EIO, kind=kind, name=name)
             self.tally.device_errors += 1
 
     def _came_down(self, node: PrimaryNode | SecondaryNode) -> None:
