@@ -86,6 +86,18 @@ def test_suspicion_survives_a_kill_and_ends_when_all_is_copied() -> None:
     assert marks(change_map) == []
 
 
+def test_after_a_copy_that_found_tracks_equal_no_single_mark_is_discarded() -> None:
+    change_map = new_map(5, thawed=False)
+    change_map.suspect_all()
+    change_map.thaw(100, found_equal=True)
+    assert change_map.discard(np.zeros(5, np.bool_), 0, 5) == 0
+    assert marks(change_map) == [0, 1, 2, 3, 4]
+    change_map.release(100)
+    change_map.mark(1, 2)
+    change_map.toggle(200)
+    assert change_map.discard(np.zeros(5, np.bool_), 0, 5) == 2
+
+
 def test_a_release_takes_no_suspicion_away() -> None:
     change_map = new_map(5)
     change_map.mark(1, 2)

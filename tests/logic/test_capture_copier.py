@@ -6,12 +6,14 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
+from xxhash import xxh3_128_digest
 
 from isochrone.capture import copier as copier_module
 from isochrone.capture.copier import Copier
 from isochrone.model.records import RECORD_DTYPE, RecordBatch, RecordKind
 from isochrone.store.volume import Volume
-from isochrone.testing.sim_disk import SimDisk, fail_nth
+from isochrone.testing.sim_disk import Operation, SimDisk
+from support.cores import SECOND_NS
 from support.store import TRACK, new_pool, tracks
 
 DATA_IMAGE = int(RecordKind.DATA | RecordKind.IMAGE)
@@ -114,18 +116,112 @@ def test_p2_4_once_a_track_was_copied_its_writes_are_sent_again() -> None:
     assert copier.sendable_runs(4, 2) == [(4, 2)]
 
 
-def test_a_track_that_cannot_be_read_is_not_counted_as_copied_and_is_read_again() -> None:
+def test_a_track_that_cannot_be_read_is_left_out_and_the_rest_is_copied() -> None:
     disk = SimDisk(seed=1)
-    copier, _ = copier_on(disk, 1, 2, 3, 9)
-    disk.hook = fail_nth(1, kind="read")
-    with pytest.raises(OSError, match="simulated"):
-        copier.step(10, 2)
-    assert copier.remaining == 4
-    assert copier.sendable_runs(1, 3) == []
-    copied: list[int] = []
-    while (batch := copier.step(20, 2)) is not None:
-        copied += [track for _, first, count, _ in rows(batch) for track in range(first, first + count)]
-    assert sorted(copied) == [1, 2, 3, 9]
+    copier, volume = copier_on(disk, 1, 2, 3, 9, 12)
+    disk.spoil_track(volume, 2)
+    disk.spoil_track(volume, 12)
+    copied = [row[1:3] for _ in range(6) if (batch := copier.step(10, 8)) for row in rows(batch)]
+    assert copied == [(1, 1), (3, 1), (9, 1)]
+    assert (copier.remaining, copier.unreadable_count) == (2, 2)
+    assert copier.unreadable_runs(9) == [(2, 1), (12, 1)]
+    assert copier.unreadable_runs(1) == [(2, 1)]
+    assert copier.sendable_runs(3, 1) == [(3, 1)]
+
+
+def test_an_unreadable_track_is_tried_again_ever_more_rarely_until_it_is_read() -> None:
+    disk = SimDisk(seed=1)
+    copier, volume = copier_on(disk, 2)
+    disk.spoil_track(volume, 2)
+    assert copier.step(0, 8) is None
+    tries: list[int] = []
+
+    def count(operation: Operation) -> None:
+        tries.append(second)
+
+    disk.hook = count
+    for second in range(400):
+        assert copier.reread(second * SECOND_NS) is None
+    assert tries == [1, 3, 7, 15, 31, 63, 123, 183, 243, 303, 363]
+    disk.bad_sectors.heal()
+    assert rows(copier.reread(500 * SECOND_NS)) == [(500 * SECOND_NS, 2, 1, DATA_IMAGE)]
+    assert (copier.remaining, copier.unreadable_count, copier.unreadable_runs(9)) == (0, 0, [])
+
+
+@pytest.mark.parametrize("heal", ["write", "trim"])
+def test_a_write_or_trim_of_an_unreadable_track_has_it_read_again_at_once(heal: str) -> None:
+    disk = SimDisk(seed=1)
+    copier, volume = copier_on(disk, 2)
+    disk.spoil_track(volume, 2)
+    assert copier.step(10, 8) is None
+    if heal == "write":
+        volume.write(2 * TRACK, tracks(99))
+    else:
+        volume.zero(2 * TRACK, TRACK, allocate=False)
+    assert copier.sendable_runs(2, 1) == []  # rule 1: the image to come contains it
+    assert copier.unreadable_count == 0
+    kind = DATA_IMAGE if heal == "write" else ZERO_IMAGE
+    assert rows(copier.step(20, 8)) == [(20, 2, 1, kind)]
+
+
+def comparing_copier(*suspected: int, to_copy: Iterable[int] = ()) -> tuple[Copier, Volume, SimDisk]:
+    disk = SimDisk(seed=1)
+    _, volume = copier_on(disk)
+    wanted, doubtful = np.zeros(16, np.bool_), np.zeros(16, np.bool_)
+    doubtful[list(suspected)] = True
+    wanted[[*suspected, *to_copy]] = True
+    return Copier(volume, wanted, TRACK, doubtful), volume, disk
+
+
+def test_suspected_tracks_are_hashed_and_not_read_as_images() -> None:
+    copier, volume, _ = comparing_copier(1, 2, 5, to_copy=[9])
+    assert (copier.has_images, copier.has_suspects, copier.remaining) == (True, True, 4)
+    assert rows(copier.step(10, 8)) == [(10, 9, 1, DATA_IMAGE)]
+    assert copier.step(20, 8) is None
+    asked = copier.ask(30, 2, seed=7)
+    assert asked is not None
+    assert asked.runs == [(1, 2)]
+    assert asked.hashes == b"".join(
+        xxh3_128_digest(volume.read(track * TRACK, TRACK), seed=7) for track in (1, 2)
+    )
+    assert copier.sendable_runs(0, 16) == [(0, 1), (3, 2), (6, 10)]
+
+
+def test_p2_6_equal_tracks_are_done_and_those_that_differ_are_copied() -> None:
+    copier, _, _ = comparing_copier(1, 2, 5)
+    copier.ask(10, 9, seed=7)
+    copier.answered(np.array([1, 2, 5]), np.array([False, True, False]))
+    assert copier.sendable_runs(0, 6) == [(0, 2), (3, 3)]
+    assert rows(copier.step(20, 9)) == [(20, 2, 1, DATA_IMAGE)]
+    assert (copier.remaining, copier.compare_count.compared, copier.compare_count.equal) == (0, 3, 2)
+
+
+def test_an_answer_equal_does_not_count_for_a_track_written_since() -> None:
+    copier, volume, _ = comparing_copier(1)
+    copier.ask(10, 9, seed=7)
+    volume.write(TRACK, tracks(77))
+    assert copier.sendable_runs(1, 1) == []
+    copier.answered(np.array([1]), np.array([False]))
+    batch = copier.step(20, 9)
+    assert batch is not None
+    assert batch.payload == tracks(77)
+
+
+def test_a_suspected_track_that_cannot_be_read_is_no_part_of_the_query() -> None:
+    copier, volume, disk = comparing_copier(1, 2, 3)
+    disk.spoil_track(volume, 2)
+    asked = copier.ask(10, 9, seed=7)
+    assert asked is not None
+    assert (asked.runs, len(asked.hashes)) == ([(1, 1), (3, 1)], 2 * 16)
+    assert copier.unreadable_runs(9) == [(2, 1)]
+
+
+def test_without_an_answer_a_track_is_asked_for_again() -> None:
+    copier, _, _ = comparing_copier(1, 2)
+    first = copier.ask(10, 9, seed=7)
+    assert not copier.has_suspects
+    copier.ask_again(np.array([1, 2]))
+    assert copier.ask(20, 9, seed=7) == first
 
 
 def test_p2_6_far_apart_tracks_are_found_without_reading_what_lies_between(

@@ -11,7 +11,18 @@ import pytest
 from isochrone.capture.document import CaptureState
 from isochrone.capture.primary import Primary
 from isochrone.capture.settings import CaptureSettings
-from isochrone.link.messages import Configure, Fence, Quiesce, Suspended, Unquiesce, WantedVolume
+from isochrone.link.messages import (
+    Configure,
+    CopyProgress,
+    Fence,
+    Quiesce,
+    RecordSet,
+    Suspended,
+    TrackRun,
+    Unquiesce,
+    VolumeCopy,
+    WantedVolume,
+)
 from isochrone.model.choices import OverflowPolicy
 from isochrone.model.errors import (
     ConflictError,
@@ -24,7 +35,7 @@ from isochrone.model.policy import SessionPolicy
 from isochrone.store.track_errors import TrackReadError
 from isochrone.store.volume import Volume
 from isochrone.testing.sim_disk import Operation, SimulatedCrash, crash_nth, fail_nth
-from support.cores import MILLISECOND_NS, SECOND_NS, SESSION_ID, PrimarySite, hello
+from support.cores import MILLISECOND_NS, SECOND_NS, SESSION_ID, PrimarySite, Replica, hello
 from support.store import TRACK, run, tags, tracks
 
 OTHER_ID = "5f" * 16
@@ -312,15 +323,27 @@ def test_a_failed_trim_is_captured_as_what_the_volume_then_holds() -> None:
     assert site.copied(replica=replica).tags(1, 5) == tags(site.pool, "a", 5)
 
 
-def test_a_track_that_the_copier_cannot_read_suspends_its_session_only() -> None:
-    site = PrimarySite(volumes={"a": 4, "b": 4})
-    site.write("a", 0, 1)
+def test_tracks_that_the_copier_cannot_read_are_told_and_the_rest_is_copied() -> None:
+    site = PrimarySite(volumes={"a": 8, "b": 4})
+    site.write("a", 0, 1, 2, 3, 4, 5)
+    for track in (1, 2, 4):
+        site.disk.spoil_track(site.pool.volumes["a"], track)
     stream = site.open_stream()
-    other = site.open_stream(["b"], link=2, greeting=hello(session_id=OTHER_ID, session_name="t"))
-    site.disk.hook = fail_nth(1, kind="read", name="tracks")
-    site.tick()
-    assert (stream.state, other.state) == (CaptureState.SUSPENDED, CaptureState.STREAMING)
-    assert site.marked() == {0}
+    replica = Replica()
+    told = []
+    for _ in range(20):
+        for message in site.tick():
+            if isinstance(message, RecordSet):
+                replica.receive(message)
+            elif isinstance(message, CopyProgress):
+                told += message.volumes
+    assert replica.tags(1, 5) == [1, 0, 0, 4, 0]
+    assert (stream.state, stream.is_copying) == (CaptureState.STREAMING, True)
+    assert told[-1] == VolumeCopy(1, 3, 0, 3, [TrackRun(1, 2), TrackRun(4, 1)])
+    site.write("a", 1, 7, 8, 9)  # the two, and one that is copied already
+    site.trim("a", 4, 1)
+    assert site.copied(replica=replica).tags(1, 5) == [1, 7, 8, 9, 0]
+    assert stream.volumes[1].copied_through_ns > 0
 
 
 def test_a_read_only_pool_refuses_writes_and_captures_nothing() -> None:

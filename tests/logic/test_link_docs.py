@@ -15,12 +15,13 @@ from isochrone.link.frame import FRAME_HEADER_BYTES, LIMITS, PREAMBLE_BYTES, Mes
 from isochrone.link.messages import (
     FencedVolume,
     RefusalCode,
+    TrackRun,
     VolumeCopy,
     VolumeInfo,
     VolumeRefusal,
     WantedVolume,
 )
-from isochrone.model.choices import Compression, OverflowPolicy
+from isochrone.model.choices import ComparePolicy, Compression, OverflowPolicy
 from isochrone.model.policy import SessionPolicy
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -34,7 +35,9 @@ def test_every_message_type_is_described_under_its_number() -> None:
     }
     wire_names = {number: message.__name__ for number, message in CONTROL_TYPES.items()}
     assert rows == {int(number): name for number, name in wire_names.items()} | {
-        int(MessageType.RECORD_SET): "RecordSet"
+        int(MessageType.RECORD_SET): "RecordSet",
+        int(MessageType.COMPARE): "Compare",
+        int(MessageType.COMPARED): "Compared",
     }
 
 
@@ -62,6 +65,7 @@ def test_every_payload_coding_is_described() -> None:
         VolumeInfo,
         VolumeRefusal,
         VolumeCopy,
+        TrackRun,
         FencedVolume,
         SessionPolicy,
     ],
@@ -73,7 +77,7 @@ def test_every_member_is_described(part: type) -> None:
     assert re.findall(r"`(\w+)`", row[1]) == list(members)
 
 
-@pytest.mark.parametrize("words", [Compression, OverflowPolicy, RefusalCode])
+@pytest.mark.parametrize("words", [ComparePolicy, Compression, OverflowPolicy, RefusalCode])
 def test_every_word_is_described(words: type[StrEnum]) -> None:
     row = re.search(rf"^\| {words.__name__} \| (.*) \|$", TEXT, re.MULTILINE)
     assert row is not None

@@ -22,8 +22,10 @@ from isochrone.link.frame import (
     PayloadCoding,
 )
 from isochrone.link.messages import (
+    PROGRESS_VOLUMES_MAX,
     PROTOCOL_VERSION,
     REFUSAL_TEXT_BYTES_MAX,
+    UNREADABLE_RUNS_MAX,
     VOLUMES_PER_SESSION_MAX,
     Ack,
     Configure,
@@ -34,6 +36,7 @@ from isochrone.link.messages import (
     Message,
     RecordSet,
     Suspend,
+    TrackRun,
     VolumeCopy,
     VolumeInfo,
     VolumeRefusal,
@@ -79,7 +82,8 @@ def control_frame(message_type: int, body: bytes, **fields: Any) -> bytes:
 
 def test_every_message_has_one_type_number() -> None:
     assert set(CONTROL_TYPES.values()) == set(get_args(ControlMessage))
-    assert set(CONTROL_TYPES) | {MessageType.RECORD_SET} == set(MessageType)
+    packed = {MessageType.RECORD_SET, MessageType.COMPARE, MessageType.COMPARED}
+    assert set(CONTROL_TYPES) | packed == set(MessageType)
 
 
 def test_preamble_and_an_ack_are_these_bytes() -> None:
@@ -225,7 +229,7 @@ def test_control_lengths_and_fields_are_refused_by_the_header_alone(fields: dict
     assert len(decoder._body) == 0
 
 
-@pytest.mark.parametrize(("type_number", "coding"), [(0, 0), (20, 0), (255, 0), (7, 3), (6, 0x80)])
+@pytest.mark.parametrize(("type_number", "coding"), [(0, 0), (250, 0), (255, 0), (7, 3), (6, 0x80)])
 def test_unknown_types_and_flags_are_refused(type_number: int, coding: int) -> None:
     fields = b"ISOF" + pack("<HBBIIIIQQQ", 1, type_number, coding, 2, 0, 0, 0, 0, 0, 0)
     with pytest.raises(ProtocolError, match="not part of link protocol 1"):
@@ -271,8 +275,8 @@ def test_parts_of_control_messages_are_held_to_the_same_rules() -> None:
     ):
         with pytest.raises(ProtocolError, match=r"volumes\.0\."):
             list(greeted().feed(control_frame(8, bad)))
-    too_many = b'{"volumes":[' + b",".join([good[12:-2]] * (VOLUMES_PER_SESSION_MAX + 1)) + b"]}"
-    with pytest.raises(ProtocolError, match="at most 4096"):
+    too_many = b'{"volumes":[' + b",".join([good[12:-2]] * (PROGRESS_VOLUMES_MAX + 1)) + b"]}"
+    with pytest.raises(ProtocolError, match="at most 256"):
         list(greeted().feed(control_frame(8, too_many)))
 
 
@@ -281,7 +285,9 @@ def test_the_fullest_answers_for_a_session_fit_a_control_message() -> None:
     policy = SessionPolicy(overflow_policy=OverflowPolicy.SUSPEND, pace_delay_ns_max=2**64 - 1)
     configure = Configure(2**32 - 1, [WantedVolume(name, True, 2**32 - 1) for name in names], policy)
     configured = Configured(1, [VolumeInfo(name, 2**32 - 1, 2**64 - 1, 2**64 - 1) for name in names])
-    progress = CopyProgress([VolumeCopy(2**32 - 1, 2**64 - 1, 2**64 - 1)] * VOLUMES_PER_SESSION_MAX)
+    most, runs = 2**64 - 1, [TrackRun(2**32 - 1, 2**32 - 1)] * UNREADABLE_RUNS_MAX
+    volume = VolumeCopy(2**32 - 1, most, most, most, runs, most, most)
+    progress = CopyProgress([volume] * PROGRESS_VOLUMES_MAX)
     reason = cut_text('"\x00 ö' * 100, REFUSAL_TEXT_BYTES_MAX)
     refused = Configured(1, [], [VolumeRefusal(name, reason) for name in names])
     said: list[Message] = [configure, configured, progress, refused]

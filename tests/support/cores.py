@@ -19,6 +19,8 @@ from isochrone.capture.stream import SessionStream
 from isochrone.link.messages import (
     PROTOCOL_VERSION,
     Ack,
+    Compare,
+    Compared,
     Configure,
     Hello,
     Message,
@@ -268,11 +270,17 @@ class PrimarySite:
         return self.primary.streams[greeting.session_id]
 
     def copied(self, link: int = 1, replica: Replica | None = None) -> Replica:
-        """Tick until nothing is left to be copied or sent; returns what a receiver then has."""
+        """Tick until nothing is left to be copied or sent; returns what a receiver then has.
+
+        Whatever is compared is said to differ.
+        """
         replica = replica or Replica()
         for _ in range(100):
-            for record_set in self.sets(link):
-                replica.receive(record_set)
+            for message in self.tick(link):
+                if isinstance(message, RecordSet):
+                    replica.receive(message)
+                elif isinstance(message, Compare):
+                    self.say(link, Compared(message.number, (True,) * message.track_count))
             busy = any(s.is_copying or s.backlog.unsent_bytes for s in self.primary.streams.values())
             if not busy:
                 return replica

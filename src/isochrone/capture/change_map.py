@@ -92,6 +92,7 @@ class ChangeMap:
         self._active = GENERATION_A
         self.frozen = True
         self.toggle_ns: int | None = None
+        self._is_whole = False
         boot = xxh3_64_intdigest(disk.boot_id.encode()) >> 1 | 1
         last_boot = self._last_boot(volume_number)
         self.was_created = last_boot is None
@@ -170,8 +171,11 @@ class ChangeMap:
         self.frozen = True
         self.toggle_ns = None
 
-    def thaw(self, copied_through_ns: int) -> None:
+    def thaw(self, copied_through_ns: int, *, found_equal: bool = False) -> None:
         """Every marked track's image has been captured with time <= copied_through_ns: prune again from there on.
+
+        With `found_equal`, some tracks were not sent because the secondary has received the same; that may not be hardened
+        yet, and is in no record that waits here. So this generation is released as a whole, or not at all.
 
         All marks become the monitored generation of a toggle at `copied_through_ns`. A write captured after an image
         has a later time than its mark's toggle only if it is marked anew, so the caller thaws before it takes another
@@ -183,6 +187,7 @@ class ChangeMap:
             part[part != 0] = monitored
         self._active = GENERATION_A + GENERATION_B - monitored
         self.toggle_ns = copied_through_ns
+        self._is_whole = found_equal
         self.frozen = False
 
     def toggle(self, now_ns: int) -> bool:
@@ -194,6 +199,7 @@ class ChangeMap:
             return False
         self._active = GENERATION_A + GENERATION_B - self._active
         self.toggle_ns = now_ns
+        self._is_whole = False
         return True
 
     def release(self, hardened_ns: int) -> bool:
@@ -213,9 +219,10 @@ class ChangeMap:
             needed: shape (track_count,); true for every track with a record up to the toggle that is not hardened.
             start, stop: region boundaries or the map's end.
 
-        Returns how many tracks are no longer marked; none are touched while frozen or without a monitored generation.
+        Returns how many tracks are no longer marked; none are touched while frozen, without a monitored generation, or in
+        one that is released as a whole.
         """
-        if self.frozen or self.toggle_ns is None:
+        if self.frozen or self.toggle_ns is None or self._is_whole:
             return 0
         monitored = GENERATION_A + GENERATION_B - self._active
         part = self._marks[start:stop]

@@ -14,6 +14,7 @@ from isochrone.link.messages import (
     REFUSAL_TEXT_BYTES_MAX,
     Ack,
     Appoint,
+    Compared,
     Configure,
     Configured,
     Fence,
@@ -34,7 +35,7 @@ from isochrone.link.messages import (
     Welcome,
     cut_text,
 )
-from isochrone.model.errors import UnavailableError
+from isochrone.model.errors import ProtocolError, UnavailableError
 
 LINKS_MAX = 64
 """Most links open at a time; a further one is refused."""
@@ -104,6 +105,8 @@ class PrimaryLinks:
             return
         try:
             self._dispatch(link, message)
+        except ProtocolError as error:
+            self._refuse(link, Refused(RefusalCode.BAD_REQUEST, error.message))
         except (UnavailableError, OSError) as error:
             self._refuse(link, Refused(RefusalCode.BUSY, cut_text(str(error))))
 
@@ -123,6 +126,8 @@ class PrimaryLinks:
             self._handle_split(link, stream, message)
         elif stream.document.serving and not isinstance(message, Forget):
             self._refuse(link, in_service(stream, message))
+        elif isinstance(message, Compared):
+            stream.compared(message)
         elif isinstance(message, Configure):
             self._handle_configure(stream, message)
         elif isinstance(message, Suspend):

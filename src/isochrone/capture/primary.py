@@ -328,11 +328,7 @@ class Primary:
         routes_changed = False
         for stream in self.streams.values():
             copying = stream.is_copying
-            try:
-                stream.copy(now_ns, self._enter, beside_writes=beside_writes)
-            except OSError as error:
-                self.suspend(stream, f"a track of the primary cannot be read: {error}")
-                continue
+            stream.copy(now_ns, self._enter, beside_writes=beside_writes)
             stream.send_records(now_ns)
             stream.send_progress(now_ns)
             stream.prune(now_ns, self._remember_hardened)
@@ -453,7 +449,7 @@ class Primary:
         else:
             captured.change_map.mark_where(captured.volume.mapped())
         if stream.incarnation:
-            captured.start_copy(self._track_size_bytes)
+            stream.start_copy(captured)
 
     def _open_captured(self, stream: SessionStream, number: int) -> CapturedVolume:
         volume = self._pool.volume_by_number(number)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from isochrone.capture.actions import Action, SendMessage
 from isochrone.capture.backlog import Backlog
 from isochrone.capture.change_map import ChangeMap
-from isochrone.capture.copier import Copier
+from isochrone.capture.comparing import Comparing, Suspects
+from isochrone.capture.copier import CompareCount, Copier
 from isochrone.capture.copy_pacer import CopyPacer
 from isochrone.capture.document import CaptureDocument, CaptureState
 from isochrone.capture.pruning import Pruner
@@ -17,20 +21,25 @@ from isochrone.capture.settings import CaptureSettings
 from isochrone.capture.side_file import SideFile
 from isochrone.capture.stamper import Stamper
 from isochrone.link.messages import (
+    PROGRESS_VOLUMES_MAX,
+    UNREADABLE_RUNS_MAX,
     Ack,
+    Compared,
     CopyProgress,
     Message,
     RecordSet,
     Suspended,
+    TrackRun,
     VolumeCopy,
     VolumeInfo,
     cut_text,
 )
+from isochrone.model.choices import ComparePolicy
 from isochrone.model.records import MIXED_VOLUMES, RecordBatch
 from isochrone.store.volume import Volume
 
 COPY_STEPS_PER_TICK_MAX: Final = 4
-"""Steps of the copier between two looks at application writes."""
+"""Steps of the copier between two looks at application writes; queries of a comparison, likewise."""
 
 
 class CapturedVolume:
@@ -38,18 +47,31 @@ class CapturedVolume:
 
     Attributes:
         captured_from_ns: records of the volume up to here are of an earlier time in the session, with a gap since.
+        compare_count: of the last copy that compared anything.
+        copy_began_ns: the tracks that `copier` still has to copy are in no record of a later time.
         copier: what is still to be copied; None when nothing is.
         copied_through_ns: time by which every image was captured; 0 while tracks remain.
         priority: volumes of a higher one are copied first.
     """
 
-    __slots__ = ("captured_from_ns", "change_map", "copied_through_ns", "copier", "priority", "volume")
+    __slots__ = (
+        "captured_from_ns",
+        "change_map",
+        "compare_count",
+        "copied_through_ns",
+        "copier",
+        "copy_began_ns",
+        "priority",
+        "volume",
+    )
 
     def __init__(self, volume: Volume, change_map: ChangeMap, captured_from_ns: int) -> None:
         self.captured_from_ns = captured_from_ns
         self.volume = volume
         self.change_map = change_map
+        self.compare_count = CompareCount()
         self.copier: Copier | None = None
+        self.copy_began_ns = 0
         self.copied_through_ns = 0
         self.priority = 0
 
@@ -58,17 +80,49 @@ class CapturedVolume:
         """Tracks whose image is still to be read."""
         return self.copier.remaining if self.copier else 0
 
-    def start_copy(self, track_size_bytes: int) -> None:
-        """Copy every marked track; marks are kept until all of it is hardened."""
+    def progress(self) -> VolumeCopy:
+        """Return what the mover is told of the copy."""
+        copier = self.copier
+        return VolumeCopy(
+            self.volume.number,
+            self.tracks_remaining,
+            self.copied_through_ns,
+            copier.unreadable_count if copier else 0,
+            [TrackRun(*run) for run in copier.unreadable_runs(UNREADABLE_RUNS_MAX)] if copier else [],
+            self.compare_count.compared,
+            self.compare_count.equal,
+        )
+
+    def start_copy(self, track_size_bytes: int, now_ns: int, compare: ComparePolicy) -> None:
+        """Copy every marked track; marks are kept until all of it is hardened. `now_ns` is a promise of the stamper."""
         self.change_map.freeze()
-        self.copier = Copier(self.volume, self.change_map.marked(), track_size_bytes)
+        marked = self.change_map.marked()
+        suspected: NDArray[np.bool_] | None = None
+        if compare is ComparePolicy.SUSPECTED:
+            suspected = self.change_map.suspected()
+        elif compare is ComparePolicy.ALWAYS:
+            suspected = marked
+        if suspected is not None and suspected.any():
+            self.compare_count = CompareCount()
+        self.copier = Copier(self.volume, marked, track_size_bytes, suspected, self.compare_count)
+        self.copy_began_ns = now_ns
         self.copied_through_ns = 0
+
+    def end_copy(self, copied_through_ns: int) -> None:
+        """Every marked track was captured, or found equal, before `copied_through_ns`, a promise of the stamper."""
+        self.copier = None
+        self.copied_through_ns = copied_through_ns
+        self.change_map.thaw(copied_through_ns, found_equal=self.compare_count.equal > 0)
 
     def stop_copy(self) -> None:
         """Give the copy up; the marks remember what is missing."""
         self.change_map.freeze()
         self.copier = None
         self.copied_through_ns = 0
+
+
+def _copy_order(captured: CapturedVolume) -> tuple[int, int]:
+    return (-captured.priority, captured.tracks_remaining)
 
 
 class SessionStream:
@@ -105,9 +159,10 @@ class SessionStream:
         self._sequence = 0
         self._heartbeat_ns = 0
         self._progress_ns = 0
-        self._progress_told: dict[int, tuple[int, int]] = {}
+        self._progress_told: dict[int, VolumeCopy] = {}
         self._copy_pacer = CopyPacer()
         self._stamper = stamper
+        self._comparing = Comparing(track_size_bytes)
         self._side_file = side_file
         self._settings = settings
         self._track_size_bytes = track_size_bytes
@@ -145,9 +200,14 @@ class SessionStream:
         """Begin a new unbroken stream: what was captured before is dropped, marked tracks are copied."""
         self.backlog.clear()
         self.incarnation = incarnation
+        self._comparing.begin(incarnation)
         for captured in self.volumes.values():
-            captured.start_copy(self._track_size_bytes)
+            self.start_copy(captured)
         self._progress_told.clear()
+
+    def start_copy(self, captured: CapturedVolume) -> None:
+        """Copy what is marked of one volume, within the present incarnation."""
+        captured.start_copy(self._track_size_bytes, self._stamper.promise(), self.document.policy.compare)
 
     def end_incarnation(self) -> None:
         """Stop capturing; the marks are a superset of what the secondary lacks."""
@@ -172,6 +232,7 @@ class SessionStream:
         self._window_bytes = 0
         self._sequence = 0
         self.sent_bytes = 0
+        self._comparing.lost()
         self._progress_told.clear()
 
     def detach(self) -> None:
@@ -179,6 +240,7 @@ class SessionStream:
         self.link = None
         self._configured = False
         self.backlog.ahead_bytes = 0
+        self._comparing.lost()
 
     def configured(self) -> None:
         """The mover knows the volumes' numbers: record sets may flow."""
@@ -210,8 +272,7 @@ class SessionStream:
     ) -> None:
         """Put the next images into the stream, as far as policy and the copier's share of the side file allow.
 
-        `enter` puts a batch into this session's stream; `beside_writes` says that applications write. Raises OSError
-        when a track cannot be read.
+        `enter` puts a batch into this session's stream; `beside_writes` says that applications write.
         """
         if not (self.incarnation and self._configured):
             return
@@ -222,18 +283,33 @@ class SessionStream:
         for _ in range(steps):
             captured = self._next_to_copy()
             if captured is None or (copier := captured.copier) is None:
-                return
+                break
             room_tracks = self._copy_room_tracks(now_ns, beside_writes=beside_writes)
-            if room_tracks == 0 and copier.remaining:
-                return
+            if room_tracks == 0:
+                break
             batch = copier.step(self._stamper.stamp(), min(room_tracks, step_tracks))
             if batch is not None:
                 self._copy_pacer.entered(now_ns, batch.size_bytes)
                 enter(self, batch)
-            if copier.remaining == 0:
-                captured.copier = None
-                captured.copied_through_ns = self._stamper.promise()
-                captured.change_map.thaw(captured.copied_through_ns)
+        copying = [captured for captured in self.volumes.values() if captured.copier]
+        for captured in copying:
+            batch = captured.copier.reread(self._stamper.stamp()) if captured.copier else None
+            if batch is not None:
+                enter(self, batch)
+        suspects = [
+            Suspects(captured.copier, captured.volume.number, captured.copy_began_ns)
+            for captured in sorted(copying, key=_copy_order)
+            if captured.copier and captured.copy_began_ns <= self.sent_through_ns
+        ]
+        for query in self._comparing.queries(suspects, self._stamper.stamp, steps, step_tracks):
+            self.send(query)
+        for captured in copying:
+            if captured.copier and captured.copier.remaining == 0:
+                captured.end_copy(self._stamper.promise())
+
+    def compared(self, answer: Compared) -> None:
+        """The mover has compared. Raises ProtocolError when it answers what was not asked."""
+        self._comparing.answered(answer)
 
     def _copy_room_tracks(self, now_ns: int, *, beside_writes: bool) -> int:
         """Return how many images may be added now."""
@@ -258,8 +334,8 @@ class SessionStream:
 
     def _next_to_copy(self) -> CapturedVolume | None:
         """Highest priority, then smallest remaining first: pairs become DUPLEX early, no big one holds back the small."""
-        waiting = [captured for captured in self.volumes.values() if captured.copier]
-        return min(waiting, key=lambda c: (-c.priority, c.tracks_remaining), default=None)
+        waiting = [c for c in self.volumes.values() if c.copier and c.copier.has_images]
+        return min(waiting, key=_copy_order, default=None)
 
     def send_records(self, now_ns: int) -> None:
         """Send what is captured as far as the window and the link take it, else a heartbeat when one is due."""
@@ -312,18 +388,20 @@ class SessionStream:
         """Tell the mover how far the copies are: at once when one is complete, else at intervals."""
         if self.link is None or not self._configured or not self.incarnation:
             return
-        news = {
-            number: (captured.tracks_remaining, captured.copied_through_ns)
-            for number, captured in self.volumes.items()
-        }
+        news = {number: captured.progress() for number, captured in self.volumes.items()}
         if news == self._progress_told:
             return
-        finished = any(news[n][1] and self._progress_told.get(n, (0, 0))[1] == 0 for n in news)
+        told = self._progress_told
+        finished = any(
+            v.copied_through_ns and not (n in told and told[n].copied_through_ns) for n, v in news.items()
+        )
         if not finished and now_ns - self._progress_ns < self._settings.progress_interval_ns:
             return
+        changed = [volume for number, volume in news.items() if told.get(number) != volume]
         self._progress_told = news
         self._progress_ns = now_ns
-        self.send(CopyProgress([VolumeCopy(number, *progress) for number, progress in news.items()]))
+        for start in range(0, len(changed), PROGRESS_VOLUMES_MAX):
+            self.send(CopyProgress(changed[start : start + PROGRESS_VOLUMES_MAX]))
 
     def prune(self, now_ns: int, remember: Callable[[SessionStream], None]) -> None:
         """Clear marks that are proven hardened and start new generations (S3, see pruning).

@@ -26,6 +26,7 @@ import xxhash
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from isochrone.link import messages
+from isochrone.link.compare_codec import pack_compare, pack_compared, unpack_compare, unpack_compared
 from isochrone.link.compression import decompress, make_compressor
 from isochrone.link.frame import (
     FRAME_HEADER_BYTES,
@@ -40,7 +41,7 @@ from isochrone.link.frame import (
     check_preamble,
     unpack_header,
 )
-from isochrone.link.messages import ControlMessage, Message, RecordSet
+from isochrone.link.messages import Compare, Compared, ControlMessage, Message, RecordSet
 from isochrone.link.record_check import check_records
 from isochrone.model.choices import Compression
 from isochrone.model.errors import InternalError, ProtocolError
@@ -87,6 +88,7 @@ for _part in (
     messages.VolumeRefusal,
     messages.VolumeCopy,
     messages.FencedVolume,
+    messages.TrackRun,
 ):
     with_config(_STRICT)(_part)
 
@@ -110,6 +112,10 @@ class Encoder:
         """
         if isinstance(message, RecordSet):
             return self._encode_record_set(message)
+        if isinstance(message, Compare):
+            return self._frame(MessageType.COMPARE, pack_compare(message))
+        if isinstance(message, Compared):
+            return self._frame(MessageType.COMPARED, pack_compared(message))
         return self._encode_control(message)
 
     def _encode_record_set(self, message: RecordSet) -> list[Buffer]:
@@ -138,6 +144,9 @@ class Encoder:
             adapter.validate_json(body)
         except ValueError as error:  # pydantic's errors are ValueErrors
             raise InternalError(f"a {number.name} message breaks its own rules: {error}") from error
+        return self._frame(number, body)
+
+    def _frame(self, number: MessageType, body: bytes) -> list[Buffer]:
         if len(body) > self._limits.control_bytes_max:
             raise InternalError(
                 f"a {number.name} message of {len(body)} bytes cannot be sent: the limit is "
@@ -245,6 +254,10 @@ class Decoder:
             raise ProtocolError(f"a {header.type.name} message was damaged on the link (checksum); reconnect")
         if header.type is MessageType.RECORD_SET:
             return self._decode_record_set(header, body)
+        if header.type is MessageType.COMPARE:
+            return unpack_compare(body)
+        if header.type is MessageType.COMPARED:
+            return unpack_compared(body)
         return _decode_control(header, body)
 
     def _begin_frame(self) -> bool:

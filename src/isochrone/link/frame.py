@@ -106,6 +106,10 @@ class MessageType(IntEnum):
     """Version 1."""
     APPOINTED = 33
     """Version 1."""
+    COMPARE = 40
+    """Version 1."""
+    COMPARED = 41
+    """Version 1."""
 
 
 class PayloadCoding(IntEnum):

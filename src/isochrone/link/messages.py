@@ -8,6 +8,8 @@
       | -- Configure -----------------------> |   which volumes, which policy
       | <----------------------- Configured - |   their numbers and sizes, how much is to be copied
       | <------------------------ RecordSet - |   records and a promise; empty ones are heartbeats
+      | <-------------------------- Compare - |   hashes of tracks that may differ, before they are sent
+      | -- Compared ------------------------> |   which of them do
       | -- Ack -----------------------------> |   what is hardened (J), how much more may be sent
       | <-------------------- CopyProgress -- |
       | -- Suspend / Resume / Quiesce ------> |
@@ -17,7 +19,8 @@
       | <----------------- Marked, Appointed- |
 
 The mover dials and pulls: a primary never sends more payload than the window its peer has opened. Times are host time
-in nanoseconds. All messages but RecordSet are small and rare; they travel as JSON and are validated once, by the codec.
+in nanoseconds. RecordSet, Compare and Compared are packed; all others are small and rare, and travel as JSON. All are
+validated once, by the codec.
 """
 
 from __future__ import annotations
@@ -40,6 +43,14 @@ VOLUMES_PER_SESSION_MAX: Final = 4096
 
 MARK_RUNS_MAX: Final = 8192
 """Runs of tracks in one Marks message: at most 180 KB of JSON."""
+PROGRESS_VOLUMES_MAX: Final = 256
+UNREADABLE_RUNS_MAX: Final = 16
+"""Runs of unreadable tracks that are named, a volume; the count says how many tracks there are in all."""
+COMPARE_TRACKS_MAX: Final = 4096
+"""Tracks of one Compare: with a run and a hash for each it has 96 KiB."""
+TRACK_HASH_BYTES: Final = 16
+COMPARE_QUERIES_MAX: Final = 16
+"""Compares that may wait for their answer on one connection."""
 
 TEXT_BYTES_MAX: Final = 1024
 REFUSAL_TEXT_BYTES_MAX: Final = 160
@@ -226,6 +237,45 @@ class RecordSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Compare:
+    """Primary to mover, in the order of the stream: do these tracks differ from what you hold?
+
+    What the mover holds is what its secondary will hold once everything staged until now is committed.
+
+    Attributes:
+        number: of the query; greater than that of any earlier one.
+        volume: the primary's number.
+        began_ns: the tracks have not been in any record of a later time. Everything up to it was sent before.
+        seed: of the hashes; nobody who writes to the volumes can foresee it.
+        runs: (first track, count), ascending and apart; COMPARE_TRACKS_MAX tracks at most in all.
+        hashes: xxh3-128 of each track in order, TRACK_HASH_BYTES each; an unmapped track has that of zeros.
+    """
+
+    number: int
+    volume: int
+    began_ns: int
+    seed: int
+    runs: tuple[tuple[int, int], ...]
+    hashes: bytes
+
+    @property
+    def track_count(self) -> int:
+        """Tracks that are asked for."""
+        return len(self.hashes) // TRACK_HASH_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Mover to primary: the answer to the Compare of the same number; one truth value a track, in its order.
+
+    A track that the mover cannot read, or has not stored yet, is said to differ.
+    """
+
+    number: int
+    differs: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ack:
     """Mover to primary.
 
@@ -241,24 +291,40 @@ class Ack:
 
 
 @dataclass(frozen=True, slots=True)
+class TrackRun:
+    """Tracks in a row."""
+
+    track: U32
+    count: U32
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeCopy:
     """Copy progress of one volume.
 
     Attributes:
         tracks_remaining: tracks whose image is still to be read.
         copied_through_ns: 0 while tracks remain; then the time of the last image: the pair is DUPLEX once C has passed it.
+        unreadable_count: tracks among the remaining ones that the primary's device cannot read.
+        unreadable: the first runs of them.
+        compared_count: tracks compared since the copy began; kept until another copy compares.
+        equal_count: those of them that were equal, and so not sent.
     """
 
     number: U32
     tracks_remaining: U64
     copied_through_ns: U64
+    unreadable_count: U64 = 0
+    unreadable: Annotated[list[TrackRun], Field(max_length=UNREADABLE_RUNS_MAX)] = field(default_factory=list)
+    compared_count: U64 = 0
+    equal_count: U64 = 0
 
 
 @dataclass(frozen=True, slots=True)
 class CopyProgress:
-    """Primary to mover: sent when it changes, ordered with the record sets."""
+    """Primary to mover: volumes whose progress has changed, ordered with the record sets."""
 
-    volumes: Annotated[list[VolumeCopy], Field(max_length=VOLUMES_PER_SESSION_MAX)]
+    volumes: Annotated[list[VolumeCopy], Field(max_length=PROGRESS_VOLUMES_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,4 +467,4 @@ ControlMessage = (
 )  # fmt: skip
 """Every message that travels as JSON."""
 
-Message = ControlMessage | RecordSet
+Message = ControlMessage | RecordSet | Compare | Compared

@@ -27,3 +27,14 @@ class OverflowPolicy(StrEnum):
     """Delay acknowledgements, growing with the backlog up to a maximum; suspend when the limit is reached even so."""
     SUSPEND = "suspend"
     """Never delay; suspend at the limit."""
+
+
+class ComparePolicy(StrEnum):
+    """Which marked tracks are compared with the secondary's before they are sent."""
+
+    SUSPECTED = "suspected"
+    """Those that nobody knows to differ, after a power loss say."""
+    ALWAYS = "always"
+    """All: where the link is slow, and writes often bring back what was there."""
+    NEVER = "never"
+    """None: where reading and hashing at both sites costs more than sending."""

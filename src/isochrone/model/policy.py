@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from isochrone.model.choices import OverflowPolicy
+from isochrone.model.choices import ComparePolicy, OverflowPolicy
 
 Nanoseconds = Annotated[int, Field(ge=0, lt=1 << 64)]
 
@@ -16,6 +16,7 @@ class SessionPolicy(BaseModel):
 
     Attributes:
         overflow_policy: what a primary does when its side file approaches the limit.
+        compare: which marked tracks are compared before they are sent.
         pace_delay_ns_max: longest delay of one acknowledgement under OverflowPolicy.PACE.
         copy_rate_bytes_max: images of tracks that one primary sends in a second at most; 0 for no limit.
         copy_share_percent: of the time, at most so much of the link is given to images while applications write.
@@ -24,6 +25,7 @@ class SessionPolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     overflow_policy: OverflowPolicy = OverflowPolicy.PACE
+    compare: ComparePolicy = ComparePolicy.SUSPECTED
     pace_delay_ns_max: Nanoseconds = 100_000_000
     copy_rate_bytes_max: Annotated[int, Field(ge=0, lt=1 << 48)] = 0
     copy_share_percent: Annotated[int, Field(ge=1, le=100)] = 50

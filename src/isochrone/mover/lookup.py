@@ -13,10 +13,11 @@ from isochrone.model.records import RECORD_DTYPE, RecordArray
 class VolumeLookup:
     """Translates the `volume` field of records. `numbers`: primary number -> secondary number."""
 
-    __slots__ = ("_primary", "_secondary")
+    __slots__ = ("_numbers", "_primary", "_secondary")
 
     def __init__(self, numbers: Mapping[int, int]) -> None:
         ordered = sorted(numbers.items())
+        self._numbers = dict(ordered)
         self._primary = np.array([primary for primary, _ in ordered], dtype=np.uint32)
         self._secondary = np.array([secondary for _, secondary in ordered], dtype=np.uint32)
 
@@ -34,3 +35,9 @@ class VolumeLookup:
             raise ProtocolError("a record set names a volume that was not configured for this session")
         records["volume"] = self._secondary[places]
         return records
+
+    def secondary_of(self, primary: int) -> int:
+        """Return the secondary's number of one volume. Raises ProtocolError for one that is not in the session."""
+        if primary not in self._numbers:
+            raise ProtocolError("a comparison names a volume that was not configured for this session")
+        return self._numbers[primary]

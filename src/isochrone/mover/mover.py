@@ -13,13 +13,16 @@ calls `hardened`. Always C <= J <= F.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from isochrone.model.errors import BusyError, PoolFullError
+from isochrone.link.messages import Compare, Compared
+from isochrone.model.errors import BusyError, PoolFullError, ProtocolError
 from isochrone.model.records import RECORD_DTYPE, RecordArray
+from isochrone.mover.comparing import Comparer
 from isochrone.mover.settings import ROOM_KEPT_BYTES_MAX, ROOM_KEPT_PART, MoverSettings
 from isochrone.store.disk import Buffer
 from isochrone.store.pool import Pool
@@ -50,9 +53,10 @@ class Source:
         waiting: received, but the pool had no room; bounded by the window.
         joined_ns: J that was reached, or under way, without this primary when its first promise came; None before. F
             waits for it from then on, and once C is past joined_ns the image includes it exactly (S4, late joiner).
+        comparer: answers what it asks for before it copies; None until it does.
     """
 
-    __slots__ = ("joined_ns", "logged_through_ns", "staged_bytes", "through_ns", "waiting")
+    __slots__ = ("comparer", "joined_ns", "logged_through_ns", "staged_bytes", "through_ns", "waiting")
 
     def __init__(self, through_ns: int) -> None:
         self.through_ns = through_ns
@@ -60,6 +64,12 @@ class Source:
         self.staged_bytes = 0
         self.waiting: deque[ReceivedSet] = deque()
         self.joined_ns: int | None = None
+        self.comparer: Comparer | None = None
+
+    @property
+    def received_ns(self) -> int:
+        """Everything of this primary up to here has come."""
+        return self.waiting[-1].through_ns if self.waiting else self.through_ns
 
 
 class Mover:
@@ -140,6 +150,7 @@ class Mover:
         """A new link to `source`: the window counts from zero, and what was waiting will be sent again."""
         self.sources[source].staged_bytes = 0
         self.sources[source].waiting.clear()
+        self.sources[source].comparer = None
 
     def drop_waiting(self, source: int) -> bool:
         """Forget what waits for room; returns whether anything did. The link must be opened anew then."""
@@ -218,6 +229,26 @@ class Mover:
         state.through_ns = max(state.through_ns, received.through_ns)
         state.staged_bytes += received.size_bytes
         return True
+
+    # Compare
+
+    def compare(self, source: int, query: Compare, number: int) -> None:
+        """Take a query of `source` about volume `number`; `answers` gives the answer. Raises ProtocolError."""
+        state = self.sources[source]
+        if query.began_ns > state.received_ns:
+            raise ProtocolError("a comparison came before the records that it is about; reconnect")
+        if state.comparer is None:
+            state.comparer = Comparer(self._pool, self._session, source)
+        state.comparer.ask(query, number)
+
+    def answers(self, clock: Callable[[], int]) -> list[tuple[int, Compared]]:
+        """Return answers to queries, by source, as far as what came before them is staged and time allows."""
+        return [
+            (source, answer)
+            for source, state in self.sources.items()
+            if state.comparer is not None and not state.waiting
+            for answer in state.comparer.answers(clock)
+        ]
 
     # Form, harden, commit
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
+from isochrone.link.messages import VolumeCopy
 from isochrone.session.settings import SessionSettings
 
 
@@ -42,6 +43,7 @@ class Contact:
         quiesced_ns: time after which it acknowledges no write; None while it may.
         quiesces_unanswered: Quiesce messages sent on this link that it has not answered.
         tracks_remaining, copied_through_ns: by primary volume number, as last told.
+        copies: what was told of each volume's copy beside them; of display value only.
     """
 
     def __init__(self, settings: SessionSettings, jitter: Callable[[], float], now_ns: int) -> None:
@@ -57,6 +59,7 @@ class Contact:
         self.quiesces_unanswered = 0
         self.tracks_remaining: dict[int, int] = {}
         self.copied_through_ns: dict[int, int] = {}
+        self.copies: dict[int, VolumeCopy] = {}
         self.refused: dict[str, str] = {}
         self._settings = settings
         self._jitter = jitter
@@ -102,6 +105,7 @@ class Contact:
         self.quiesces_unanswered = 0
         self.tracks_remaining.clear()
         self.copied_through_ns.clear()
+        self.copies.clear()
         self._redial_at_ns = now_ns + int(self._redial_ns * (0.5 + self._jitter() / 2))
         self._redial_ns = min(2 * self._redial_ns, self._settings.redial_ns_max)
 

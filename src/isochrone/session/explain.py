@@ -33,6 +33,7 @@ def blocked_on(session: Session, now_ns: int) -> str:
         elif contact.suspended:
             reasons.append(f"primary {name} is suspended")
         reasons += [f"primary {name}, volume {volume}: {text}" for volume, text in contact.refused.items()]
+    reasons += [text for pair in document.pairs if (text := unreadable_text(session, pair))]
     if document.hold_floor_ns is not None:
         reasons.append("a resync: the last complete image stays in service until it is done")
     if session.is_draining:
@@ -55,6 +56,22 @@ def pair_state(session: Session, pair: PairDocument) -> PairState:
     if pair.primary_number is not None and pair.primary_number in contact.tracks_remaining:
         return PairState.COPY
     return PairState.PENDING
+
+
+def unreadable_text(session: Session, pair: PairDocument) -> str:
+    """Return which tracks of the pair's primary cannot be read there, and what helps; "" when all can."""
+    copy = session.contacts[pair.source].copies.get(pair.primary_number or 0)
+    if pair.primary_number is None or copy is None or not copy.unreadable_count:
+        return ""
+    runs = ", ".join(
+        str(run.track) if run.count == 1 else f"{run.track}-{run.track + run.count - 1}"
+        for run in copy.unreadable
+    )
+    more = " and more" if copy.unreadable_count > sum(run.count for run in copy.unreadable) else ""
+    return (
+        f"primary {session.document.sources[pair.source].name}, volume {pair.primary_volume}: {copy.unreadable_count} "
+        f"tracks cannot be read there ({runs}{more}); the rest is copied: write or trim them, or repair the device"
+    )
 
 
 def image_incomplete_because(session: Session) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from isochrone.link.messages import (
     PROTOCOL_VERSION,
     Appointed,
+    Compare,
     Configured,
     CopyProgress,
     Fence,
@@ -119,6 +120,8 @@ class SessionLinks:
             raise ProtocolError(f"{type(message).__name__} before Welcome")
         elif isinstance(message, RecordSet):
             self._handle_record_set(source, contact, message)
+        elif isinstance(message, Compare):
+            self._handle_compare(source, contact, message)
         elif isinstance(message, Configured):
             self._handle_configured(source, contact, message)
         elif isinstance(message, CopyProgress):
@@ -295,10 +298,17 @@ class SessionLinks:
         records = self._lookups[source].translate(record_set.headers)
         self._session.mover.receive(source, ReceivedSet(record_set.through_ns, records, record_set.payload))
 
+    def _handle_compare(self, source: int, contact: Contact, query: Compare) -> None:
+        if contact.state is not ContactState.STREAMING or source not in self._session.mover.sources:
+            raise ProtocolError("a comparison before the session was configured")
+        if not self._session.document.is_over:
+            self._session.mover.compare(source, query, self._lookups[source].secondary_of(query.volume))
+
     def _handle_copy_progress(self, contact: Contact, progress: CopyProgress) -> None:
         for volume in progress.volumes:
             contact.tracks_remaining[volume.number] = volume.tracks_remaining
             contact.copied_through_ns[volume.number] = volume.copied_through_ns
+            contact.copies[volume.number] = volume
 
     def _handle_suspended(self, source: int, contact: Contact, suspended: Suspended) -> None:
         contact.suspended = True

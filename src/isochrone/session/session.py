@@ -85,6 +85,8 @@ class Session(SessionCore):
                 self.actions.append(Harden())
             self._commit()
             self._drop_removed_pairs()
+            for source, answer in self.mover.answers(self._clock):
+                self.send(source, answer)
         self._send_acks()
         self.recovery.advance_drain(now_ns)
 

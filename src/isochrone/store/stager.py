@@ -16,6 +16,7 @@ from isochrone.model.records import TRACK_COUNT_MAX, RecordArray
 from isochrone.store.allocator import TrackNumbers
 from isochrone.store.arena import PAGE_SHIFT
 from isochrone.store.disk import Buffer
+from isochrone.store.hashing import TrackHashes, hash_tracks
 from isochrone.store.limits import SESSION_COUNT_MAX, SOURCE_COUNT_MAX, STAGED_RECORD_COUNT_MAX
 from isochrone.store.log_records import (
     SESSION,
@@ -26,6 +27,7 @@ from isochrone.store.log_records import (
     StagePayload,
     pack_stage,
 )
+from isochrone.store.newest import NewestEntries
 from isochrone.store.runs import expand, pairs_of
 from isochrone.store.staging import SessionStage, SourceStage, data_track_counts
 from isochrone.store.state import CommitResult
@@ -140,6 +142,23 @@ class Stager:
     def session(self, session: int) -> SessionStage:
         """Return what is known of a session: an empty one when nothing is."""
         return self._state.sessions.get(session, _EMPTY)
+
+    def newest_entries(self, session: int, source: int) -> NewestEntries:
+        """Return an index of what `source` has staged until now."""
+        return NewestEntries(self.session(session), source, self._state.tables)
+
+    def hash_newest(
+        self, newest: NewestEntries, number: int, tracks: NDArray[np.int64], seed: int
+    ) -> TrackHashes | None:
+        """Return the hashes of `tracks` (ascending) as they will be once all that `newest` knows is committed.
+
+        None when a track is not within volume `number`.
+        """
+        table = self._state.volumes.get(number)
+        if table is None or int(tracks[-1]) >= table.track_count:
+            return None
+        physicals = newest.physicals(table, tracks)
+        return hash_tracks(self._parts.tracks, self._state.track_size_bytes, physicals, seed)
 
     def _check(self, session: int, source: int, through_ns: int, records: RecordArray) -> None:
         """Refuse what must not be staged, before anything is changed."""

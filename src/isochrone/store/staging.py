@@ -81,13 +81,18 @@ class SourceStage:
 
 @dataclass(slots=True)
 class SessionStage:
-    """What one session has staged and committed; the three counts sum up its chunks."""
+    """What one session has staged and committed; three counts sum up its chunks.
+
+    Attributes:
+        withdrawal_count: times that entries were dropped which no later entry of the session supersedes.
+    """
 
     committed_through_ns: int = 0
     sources: dict[int, SourceStage] = field(default_factory=dict)
     record_count: int = 0
     entry_count: int = 0
     track_count: int = 0
+    withdrawal_count: int = 0
 
     def add(self, source: int, through_ns: int, chunk: Chunk) -> None:
         """Append what a source sent."""
@@ -108,6 +113,7 @@ class SessionStage:
 
     def take_after(self, time_ns: int) -> list[Chunk]:
         """Remove and return all with time > time_ns; no source promises more than that any longer."""
+        self.withdrawal_count += 1
         taken: list[Chunk] = []
         for stage in self.sources.values():
             stage.chunks, late = _split_all(stage.chunks, time_ns)
@@ -118,6 +124,7 @@ class SessionStage:
 
     def take_volume(self, number: int) -> list[Chunk]:
         """Remove and return all of one volume; what the sources promise stays."""
+        self.withdrawal_count += 1
         taken: list[Chunk] = []
         for stage in self.sources.values():
             kept: list[Chunk] = []

@@ -22,6 +22,7 @@ from isochrone.model.errors import RefusedError
 from isochrone.store.allocator import TrackNumbers
 from isochrone.store.arena import PAGE_ENTRY_COUNT, PAGE_MASK, PAGE_SHIFT
 from isochrone.store.disk import Buffer, File, WritableBuffer
+from isochrone.store.hashing import TrackHashes, hash_tracks
 from isochrone.store.health import Health
 from isochrone.store.log import Log
 from isochrone.store.log_records import (
@@ -142,6 +143,12 @@ class Volume:
                 for _, count, position in self._byte_runs(offset, length)
             ]
         )
+
+    def hash_tracks(self, track: int, track_count: int, seed: int) -> TrackHashes:
+        """Return the hashes of whole tracks; unmapped ones hash as zeros."""
+        self._check_range(track << self._shift, track_count << self._shift)
+        entries = self._tables.lookup(self._table, track, track_count)
+        return hash_tracks(self._parts.tracks, self._track_size, entries, seed)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         """Fill `buffer` from `offset` on."""

@@ -32,6 +32,7 @@ def run_world(world: World) -> None:
     world.judge.oracle.check_dependencies()
     world.tally.copies_broken_off = sum(n.watch.copies_broken_off for n in world.primaries if n.watch)
     world.tally.tracks_copied = sum(n.watch.tracks_copied for n in world.primaries if n.watch)
+    world.tally.tracks_equal = sum(n.watch.tracks_equal for n in world.primaries if n.watch)
     world.tally.writes = sum(application.write_count for application in world.applications)
 
 
@@ -77,7 +78,7 @@ class Endings:
 
     def _is_duplex(self) -> bool:
         session = self.world.secondary.session
-        if session is None or not self.world.secondary.is_up:
+        if session is None or not all(node.is_up for node in (*self.world.primaries, self.world.secondary)):
             return False
         if session.document.state is SessionState.SUSPENDED:
             self.world.operate(lambda s: s.resume())

@@ -41,6 +41,7 @@ class Tally:
     sessions_renewed: int = 0
     copies_broken_off: int = 0
     tracks_copied: int = 0
+    tracks_equal: int = 0
 
 
 class Judge:

@@ -147,6 +147,8 @@ class PrimaryNode(Node):
         return link, received
 
     def _received(self, link: int, message: Message) -> None:
+        if self.watch is not None:
+            self.watch.received(link, message)
         self.links.link_received(link, message)
         self.act()
 

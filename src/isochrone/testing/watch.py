@@ -16,7 +16,7 @@ import numpy as np
 from isochrone.capture.change_map import ChangeMap
 from isochrone.capture.copier import Copier
 from isochrone.capture.stream import CapturedVolume, SessionStream
-from isochrone.link.messages import Configured, Message, RecordSet, Resumed, Welcome
+from isochrone.link.messages import Compare, Compared, Configured, Message, RecordSet, Resumed, Welcome
 from isochrone.model.records import RECORD_DTYPE, RecordKind
 from isochrone.testing.events import MILLISECOND_NS
 from isochrone.testing.history import History
@@ -31,6 +31,7 @@ from isochrone.testing.properties import (
     check_superset,
     check_survived,
 )
+from isochrone.testing.questions import Questions
 
 if TYPE_CHECKING:
     from isochrone.testing.sim_primary import PrimaryNode
@@ -62,11 +63,15 @@ class _Look:
 
 @dataclass(slots=True)
 class _Copy:
-    """One copy of a volume: what was marked when it began and has not been sent yet. Older records may still be unsent."""
+    """One copy of a volume: what was marked when it began and has not been sent yet. Older records may still be unsent.
+
+    Of tracks that are `open` it is not known here whether a comparison has settled them.
+    """
 
     captured: CapturedVolume
     copier: Copier | None
     pending: Tracks
+    open: Tracks
     began_ns: int
 
 
@@ -100,6 +105,7 @@ class PrimaryWatch:
         self._streams: dict[str, _Stream] = {}
         self._died_with: dict[Key, Tracks] = {}
         self._whole: set[Key] = set()
+        self._questions = Questions(history)
 
     def _key(self, captured: CapturedVolume) -> str:
         return f"{self._node.name}/{captured.volume.name}"
@@ -168,6 +174,7 @@ class PrimaryWatch:
                 if captured.change_map.was_marked_whole:
                     self._whole.add((stream.document.session_id, number))
         self._looks.clear()
+        self._questions.forget()
 
     def restarted(self) -> None:
         """The next process is up."""
@@ -183,15 +190,31 @@ class PrimaryWatch:
 
     def sending(self, link: int, message: Message) -> None:
         """The primary puts `message` on `link`."""
-        if not isinstance(message, RecordSet | Welcome | Resumed | Configured):
+        if not isinstance(message, RecordSet | Welcome | Resumed | Configured | Compare):
             return
         stream = next((s for s in self._node.primary.streams.values() if s.link == link), None)
         if stream is None or not stream.incarnation:
             return
         if isinstance(message, RecordSet):
             self._follow_records(stream, message)
+        elif isinstance(message, Compare):
+            copy = self._streams[stream.document.session_id].copies[message.volume]
+            self._questions.asked(
+                stream.document.session_id, message, self._key(copy.captured), copy.pending, copy.open
+            )
         else:
             self._follow_copies(stream)
+
+    def received(self, link: int, message: Message) -> None:
+        """The primary is about to act on a mover's `message`."""
+        stream = next((s for s in self._node.primary.streams.values() if s.link == link), None)
+        if stream is not None and isinstance(message, Compared):
+            self._questions.answered(stream.document.session_id, message)
+
+    @property
+    def tracks_equal(self) -> int:
+        """Tracks that a comparison has settled."""
+        return self._questions.equal_count
 
     def _follow_copies(self, stream: SessionStream) -> None:
         """A copy may have begun: everything marked now is to come."""
@@ -213,7 +236,11 @@ class PrimaryWatch:
                 marks = captured.change_map.marked()
                 pending = marks if captured.copier is not None else np.zeros_like(marks)
                 known.copies[number] = _Copy(
-                    captured, captured.copier, pending, self._node.primary.stamper.last_ns
+                    captured,
+                    captured.copier,
+                    pending,
+                    np.zeros_like(pending),
+                    self._node.primary.stamper.last_ns,
                 )
                 if captured.change_map.was_marked_whole:
                     self._whole.add((session_id, number))
@@ -234,9 +261,10 @@ class PrimaryWatch:
                     continue
                 volume = self._key(copy.captured)
                 if image:
-                    check_copied_once(volume, copy.pending, track, track_count)
+                    check_copied_once(volume, copy.pending | copy.open, track, track_count)
                     copy.pending[track : track + track_count] = False
+                    copy.open[track : track + track_count] = False
                     self.tracks_copied += track_count
                 else:
-                    check_image_first(volume, copy.pending, track, track_count, time_ns)
+                    check_image_first(volume, copy.pending & ~copy.open, track, track_count, time_ns)
         known.seen_ns = max(known.seen_ns, int(records["time_ns"][-1]))
