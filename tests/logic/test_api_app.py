@@ -43,6 +43,7 @@ EVERY_REQUEST: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/v1/sessions/bank/suspend", {"reason": "line work"}),
     ("POST", "/v1/sessions/bank/resume", {}),
     ("POST", "/v1/sessions/bank/recover", {"incomplete": True}),
+    ("POST", "/v1/sessions/bank/resync", {"discard": "secondary"}),
     ("DELETE", "/v1/sessions/bank", None),
 ]
 

@@ -89,6 +89,7 @@ class World:
             self.primary,
             self.sessions,
             controller=lambda _: CONTROLLER,
+            controller_name="c",
             checkpoint_age_s=lambda: None,
             flush=self.flush,
             clock=self.clock,

@@ -10,11 +10,12 @@ from isochrone.api.requests import (
     RecoverRequest,
     RemovePairsRequest,
     ResizeVolumeRequest,
+    ResyncRequest,
     SessionRequest,
     SuspendRequest,
 )
 from isochrone.model import errors
-from isochrone.model.errors import ConflictError, IsochroneError, NotFoundError
+from isochrone.model.errors import ConflictError, IsochroneError, NotFoundError, RefusedError
 from isochrone.model.states import PairState, SessionState
 from isochrone.report.models import (
     CaptureReport,
@@ -179,6 +180,12 @@ class FakeOperations:
                 f"the image of session {name} is not complete: {session.image_incomplete_reason}"
             )
         return self._change(name, state=SessionState.RECOVERY, pending_command="recover")
+
+    async def resync(self, name: str, request: ResyncRequest) -> SessionReport:
+        self._called("resync")
+        if request.discard is None:
+            raise RefusedError("say whose writes are given up")
+        return self._change(name, state=SessionState.ACTIVE, recovered=None)
 
     async def delete_session(self, name: str) -> None:
         self._called("delete_session")

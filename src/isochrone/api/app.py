@@ -28,6 +28,7 @@ from isochrone.api.requests import (
     RemovePairsRequest,
     ResizeVolumeRequest,
     ResumeRequest,
+    ResyncRequest,
     SessionRequest,
     SuspendRequest,
 )
@@ -183,6 +184,10 @@ def _pair_and_state_commands(operations: Operations) -> APIRouter:
     @router.post("/recover", summary="End the session and serve its volumes read-write; may be repeated")
     async def recover(name: Name, request: RecoverRequest) -> SessionReport:
         return await operations.recover(name, request)
+
+    @router.post("/resync", summary="After a recovery: give one side's writes up and copy the other's")
+    async def resync(name: Name, request: ResyncRequest) -> SessionReport:
+        return await operations.resync(name, request)
 
     return router
 

@@ -18,6 +18,7 @@ from isochrone.api.requests import (
     RecoverRequest,
     RemovePairsRequest,
     ResizeVolumeRequest,
+    ResyncRequest,
     SessionRequest,
     SuspendRequest,
 )
@@ -89,6 +90,13 @@ class Operations(Protocol):
             ConflictError:
         the image is not complete and `incomplete` was not given. UnavailableError: `drain`, and a primary
         is unreachable.
+        """
+
+    async def resync(self, name: str, request: ResyncRequest) -> SessionReport:
+        """After a recovery: give one side's writes up and copy the other's.
+
+        At the recovered site for "secondary", at the old primary for "primary". RefusedError: no side was named; the text
+            shows both histories. ConflictError: it belongs to the other site, or a client has a volume open.
         """
 
     async def delete_session(self, name: str) -> None:

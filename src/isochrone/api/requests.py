@@ -14,6 +14,7 @@ from isochrone.model.addresses import parse_peer_address
 from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.errors import RefusedError
 from isochrone.model.names import check_name
+from isochrone.model.split import Side
 
 PRIMARIES_PER_SESSION_MAX: Final = 64
 PAIRS_PER_REQUEST_MAX: Final = 4096
@@ -184,6 +185,19 @@ class SuspendRequest(Request):
 
 class ResumeRequest(Request):
     """Resynchronise a suspended session. There is nothing to choose yet."""
+
+
+class ResyncRequest(Request):
+    """Give one side's writes up after a recovery, and copy the other's.
+
+    Attributes:
+        discard: the side whose writes since the last common time are lost; without it the request is refused with both
+            histories.
+        primary: with "primary", at the old primary: the recovered controller, which becomes the primary.
+    """
+
+    discard: Annotated[Side, Field(strict=False)] | None = None
+    primary: Primary | None = None
 
 
 class RecoverRequest(Request):

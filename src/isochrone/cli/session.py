@@ -6,6 +6,7 @@ import typer
 
 from isochrone.cli.options import examples
 from isochrone.cli.session_pairs import add, create, remove
+from isochrone.cli.session_resync import resync
 from isochrone.cli.session_settings import set_session
 from isochrone.cli.session_state import delete_session, list_sessions, recover, resume, show_session, suspend
 
@@ -53,6 +54,13 @@ app.command(
         "isochrone session recover bank --yes --json    from a script",
     )
 )(recover)
+app.command(
+    epilog=examples(
+        "isochrone session resync bank                       both histories; nothing is done",
+        "isochrone session resync bank --discard secondary   at the recovered site",
+        "isochrone session resync bank --discard primary --primary s=tcp:10.0.1.1:7481   at the old primary",
+    )
+)(resync)
 app.command(
     "delete", epilog=examples("isochrone session delete bank", "isochrone session delete bank --yes")
 )(delete_session)

@@ -67,7 +67,7 @@ def create(
     """
     body: dict[str, object] = {
         "name": name,
-        "primaries": [_primary(text) for text in primary],
+        "primaries": [parse_primary(text) for text in primary],
         "pairs": [_pair(text) for text in pair],
     }
     body |= given_settings(
@@ -98,7 +98,7 @@ def add(
     Name a primary only when the session does not know it yet.
     """
     body: dict[str, object] = {
-        "primaries": [_primary(text) for text in primary],
+        "primaries": [parse_primary(text) for text in primary],
         "pairs": [_pair(text) for text in pair],
     }
     _send(_path(name, "pairs"), body, name, wait, timeout_s, controller, json)
@@ -142,7 +142,8 @@ def _path(name: str, rest: str) -> str:
     return f"{path_of('sessions', name, what='session')}/{rest}"
 
 
-def _primary(text: str) -> dict[str, str]:
+def parse_primary(text: str) -> dict[str, str]:
+    """Return NAME=ADDRESS as requests have it. Raises RefusedError."""
     name, equals, address = text.partition("=")
     if not (name and equals and address):
         raise RefusedError(f"--primary {text!r} is not NAME=ADDRESS: write for example a=tcp:10.0.0.1:7481")

@@ -18,6 +18,7 @@ from isochrone.report.models import (
     PacingReport,
     SpillReport,
 )
+from isochrone.report.split_models import SplitReport
 from isochrone.report.times import NS_PER_MS, NS_PER_S, TimePoint, wall_text
 
 _STATES = {
@@ -48,6 +49,7 @@ def capture_report(
     *,
     pace_delay_ns: int,
     side_file: SideFile,
+    split: SplitReport | None,
     now: Now,
 ) -> CaptureReport:
     """Return the report of one captured session."""
@@ -93,6 +95,7 @@ def capture_report(
         marks=_marks_report(stream, now),
         spill=_spill_report(side_file),
         quiesced=document.quiesced,
+        split=split,
         suspended_reason=document.reason if state is SessionState.SUSPENDED else None,
         suspended_since=(
             now.wall_text_of(document.since_ns)

@@ -18,6 +18,7 @@ from isochrone.api.requests import (
     RecoverRequest,
     RemovePairsRequest,
     ResizeVolumeRequest,
+    ResyncRequest,
     SessionRequest,
     SuspendRequest,
 )
@@ -26,10 +27,12 @@ from isochrone.controller.capture_reports import Now, capture_report
 from isochrone.controller.exports import PoolExports
 from isochrone.controller.primary_shell import PrimaryShell
 from isochrone.controller.reports import pool_report, volume_report
+from isochrone.controller.resyncing import Resyncing
 from isochrone.controller.session_reports import session_report
 from isochrone.controller.session_set import SessionSet, source_and_pairs, wait_while
 from isochrone.controller.session_settings import chosen_settings
 from isochrone.controller.session_shell import SessionShell
+from isochrone.controller.split_reports import capture_split_report, session_split_report
 from isochrone.model.errors import ConflictError, NotFoundError, UnavailableError
 from isochrone.model.states import SessionState
 from isochrone.report.models import (
@@ -40,6 +43,7 @@ from isochrone.report.models import (
     StatusReport,
     VolumeReport,
 )
+from isochrone.report.split_models import SplitReport
 from isochrone.session import transitions
 from isochrone.store.pool import Pool
 from isochrone.store.volume import Volume
@@ -58,6 +62,7 @@ class ControllerOperations:
     Args:
         pool_path: for the report.
         controller: reports the process at a moment.
+        controller_name: for the histories of a split.
         checkpoint_age_s: time since the last completed checkpoint, None when there was none.
         flush: makes the pool durable.
         clock: host time in nanoseconds.
@@ -72,6 +77,7 @@ class ControllerOperations:
         sessions: SessionSet,
         *,
         controller: Callable[[Now], ControllerReport],
+        controller_name: str,
         checkpoint_age_s: Callable[[], float | None],
         flush: Callable[[], Awaitable[None]],
         clock: Callable[[], int],
@@ -82,6 +88,8 @@ class ControllerOperations:
         self._primary = primary
         self._sessions = sessions
         self._controller = controller
+        self._controller_name = controller_name
+        self._resyncing = Resyncing(pool, exports, sessions)
         self._checkpoint_age_s = checkpoint_age_s
         self._flush = flush
         self._clock = clock
@@ -132,7 +140,7 @@ class ControllerOperations:
         return volume_report(
             self._exports.of(volume),
             mapped_bytes=volume.mapped_track_count * self._pool.track_size_bytes,
-            captured_by=self._primary.primary.sessions_of_volume(volume.number),
+            captured_by=[s.document.session_name for s in self._streams() if volume.number in s.volumes],
             secondary_of=self._sessions.secondary_of(volume.name),
         )
 
@@ -195,7 +203,14 @@ class ControllerOperations:
     # Sessions fed from here
 
     def _streams(self) -> list[SessionStream]:
-        return sorted(self._primary.primary.streams.values(), key=lambda stream: stream.document.session_name)
+        """Return the sessions that are fed from here by name, without those whose marks are kept for a mover of ours."""
+        own = {shell.session.document.session_id for shell in self._sessions}
+        streams = [
+            stream
+            for stream in self._primary.primary.streams.values()
+            if not (stream.document.awaits_appointment and stream.document.session_id in own)
+        ]
+        return sorted(streams, key=lambda stream: stream.document.session_name)
 
     async def captures(self) -> list[CaptureReport]:
         """Return the sessions this controller feeds."""
@@ -220,6 +235,7 @@ class ControllerOperations:
             self._primary.pacing,
             pace_delay_ns=primary.pace_delay_ns(),
             side_file=primary.side_file,
+            split=self._capture_split(stream, now),
             now=now,
         )
 
@@ -242,8 +258,15 @@ class ControllerOperations:
             read_only_reason=self._pool.read_only_reason,
             staged_track_count=self._pool.staged_count(number),
             staged_bytes=self._pool.staged_bytes(number),
+            split=self._session_split(shell, now),
             now=now,
         )
+
+    def _session_split(self, shell: SessionShell, now: Now) -> SplitReport | None:
+        return session_split_report(shell.session, self._controller_name, self._pool.track_size_bytes, now)
+
+    def _capture_split(self, stream: SessionStream, now: Now) -> SplitReport | None:
+        return capture_split_report(stream, self._controller_name, self._pool.track_size_bytes, now)
 
     async def create_session(self, request: SessionRequest) -> SessionReport:
         """Begin a session."""
@@ -313,6 +336,19 @@ class ControllerOperations:
                 name=name,
             )
         return await self._done(shell, "session recovered")
+
+    async def resync(self, name: str, request: ResyncRequest) -> SessionReport:
+        """Give one side's writes up after a split."""
+        now = self._now()
+        if name in self._sessions:
+            shell = self._sessions.get(name)
+            self._resyncing.at_secondary(shell, request, self._session_split(shell, now))
+        else:
+            stream = self._stream(name)
+            shell = self._resyncing.at_primary(stream, request, self._capture_split(stream, now))
+        return await self._done(
+            shell, f"session resynchronises, the writes of the {request.discard} are given up"
+        )
 
     async def delete_session(self, name: str) -> None:
         """Forget a session, at its mover or at a primary."""

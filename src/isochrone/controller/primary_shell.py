@@ -120,6 +120,33 @@ class PrimaryShell:
             )
         self._tick()
 
+    async def wait_for_movers(self, wait_s_max: float) -> None:
+        """Wait, before applications are served, until every mover has said whether its session was recovered meanwhile.
+
+        After a restart a primary cannot know; a mover that recovered fences it with its first word. A mover that does
+        not call within `wait_s_max` is not waited for.
+        """
+        began_s = self._loop.time()
+        waiting = self._unheard()
+        if not waiting or not wait_s_max:
+            return
+        _log.info("waiting for movers before NBD is served", sessions=waiting, wait_s_max=wait_s_max)
+        while (waiting := self._unheard()) and self._loop.time() < began_s + wait_s_max:  # noqa: ASYNC110  # no event
+            await asyncio.sleep(TICK_INTERVAL_S)
+        if waiting:
+            _log.warning(
+                "movers have not called: serving without knowing whether their sessions were recovered",
+                sessions=waiting,
+            )
+
+    def _unheard(self) -> list[str]:
+        """Return the names of the sessions that may have been recovered elsewhere."""
+        return sorted(
+            stream.document.session_name
+            for stream in self.primary.streams.values()
+            if stream.link is None and not stream.document.awaits_appointment
+        )
+
     def stop(self) -> None:
         """Tick no more and close all links; what was sent leaves, movers reconnect later."""
         self._stopped = True

@@ -154,6 +154,7 @@ class Controller:
         for address in self._settings.link.listen:
             with _naming("link.listen"):
                 self._listeners.append(await serve(address, self._primary.accept))
+        await self._primary.wait_for_movers(self._settings.capture.restart_hold_s)
         for address in self._settings.nbd.listen:
             with _naming("nbd.listen"):
                 self._nbd_addresses.append(await self._listen_nbd(address))
@@ -242,6 +243,7 @@ class Controller:
             self._primary,
             self._sessions,
             controller=self._report,
+            controller_name=self._settings.controller.name,
             checkpoint_age_s=self._syncer.checkpoint_age_s,
             flush=self._syncer.flush,
             clock=self._clock.now_ns,

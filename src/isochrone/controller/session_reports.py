@@ -15,6 +15,7 @@ from isochrone.report.models import (
     SessionReport,
     SourceReport,
 )
+from isochrone.report.split_models import SplitReport
 from isochrone.report.times import NS_PER_S, TimePoint
 from isochrone.session.contact import Contact, ContactState
 from isochrone.session.document import PairDocument, SessionDocument
@@ -38,6 +39,7 @@ def session_report(
     read_only_reason: str | None,
     staged_track_count: int,
     staged_bytes: int,
+    split: SplitReport | None,
     now: Now,
 ) -> SessionReport:
     """Return the report of one session. `volumes` are the pool's, `read_only_reason` is why it takes no writes."""
@@ -68,6 +70,7 @@ def session_report(
         journal=measure(mover.journal_ns),
         consistency=measure(mover.consistency_ns),
         recovered=measure(document.recovered_ns, moving=False) if ended else None,
+        split=split,
         settings=settings_report(document),
         resync=_resync_report(shell) if document.state is SessionState.ACTIVE else None,
         staged_track_count=staged_track_count,

@@ -141,22 +141,31 @@ class SessionSet:
             ConflictError: the name is taken.
                 BusyError: SESSIONS_MAX sessions are here.
         """
-        if request.name in self._shells:
+
+        def make(number: int, now_ns: int) -> SessionDocument:
+            document = SessionDocument(
+                session_id=self._new_identity(), name=request.name, number=number, since_ns=now_ns
+            )
+            document = transitions.with_settings(document, **chosen_settings(request))
+            document = transitions.with_pairs_added(document, *source_and_pairs(request))
+            return transitions.with_priorities(document, request.priorities or {})
+
+        return self.begin(request.name, make)
+
+    def begin(self, name: str, make: Callable[[int, int], SessionDocument]) -> SessionShell:
+        """Begin the session that `make` returns for a number in the pool's records and the present. Raises as `create`.
+
+        A session that begins with an image in service has that time as its committed one.
+        """
+        if name in self._shells:
             raise ConflictError(
-                f"session {request.name!r} is here already; choose another name or delete that one",
-                name=request.name,
+                f"session {name!r} is here already; choose another name or delete that one", name=name
             )
         if len(self._shells) >= SESSIONS_MAX:
             raise BusyError(f"{SESSIONS_MAX} sessions have their mover here; delete one first")
-        document = SessionDocument(
-            session_id=self._new_identity(),
-            name=request.name,
-            number=self._free_number(),
-            since_ns=self._clock(),
-        )
-        document = transitions.with_settings(document, **chosen_settings(request))
-        document = transitions.with_pairs_added(document, *source_and_pairs(request))
-        document = transitions.with_priorities(document, request.priorities or {})
+        document = make(self._free_number(), self._clock())
+        if document.hold_floor_ns is not None:
+            self._pool.commit(document.number, document.hold_floor_ns)
         shell = self._add(document)
         try:
             shell.command(lambda: shell.session.remember(document))

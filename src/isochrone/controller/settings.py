@@ -263,6 +263,14 @@ class CaptureSection(_Section):
     spill_path: FilePath | None = Field(
         default=None, description="a folder for the spill, not the pool's; made when it is missing"
     )
+    restart_hold_s: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=INTERVAL_S_MAX,
+        allow_inf_nan=False,
+        description="seconds that a restarted primary waits at most, before it serves NBD, for every mover to say that the "
+        f"session was not recovered meanwhile, up to {INTERVAL_S_MAX:g}; 0 does not wait",
+    )
 
 
 class ControllerSettings(_Section):

@@ -9,20 +9,13 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 from isochrone.model.choices import Compression, OverflowPolicy
 from isochrone.model.states import PairState, SessionState
+from isochrone.report.base import Report
+from isochrone.report.split_models import SplitReport
 from isochrone.report.times import TimePoint
-
-
-class Report(BaseModel):
-    """Base of all reports.
-
-    Frozen. Unknown fields are ignored, so an older client reads a newer controller.
-    """
-
-    model_config = ConfigDict(frozen=True)
 
 
 class PoolState(StrEnum):
@@ -288,6 +281,7 @@ class SessionReport(Report):
         consistency: C: the committed image is exactly the writes up to it. Its lag is the data a disaster
             would cost.
         recovered: once ENDED by recovery: the time the volumes stand at. None before.
+        split: once ENDED by recovery: what each side wrote since. None before.
         staged_track_count: tracks received and not yet committed.
         group_count: consistency groups with writes committed since the controller started.
         record_count, byte_count: received since the controller started.
@@ -311,6 +305,7 @@ class SessionReport(Report):
     journal: TimePoint
     consistency: TimePoint
     recovered: TimePoint | None = None
+    split: SplitReport | None = None
     settings: SessionSettings
     resync: ResyncReport | None = None
     staged_track_count: int
@@ -404,6 +399,7 @@ class CaptureReport(Report):
         unsent_bytes: captured and not yet sent.
         hardened: J as last acknowledged. consistency: C as last heard.
         quiesced: application writes are refused for a planned switchover.
+        split: once fenced: what was written here since the last common time. None before.
         suspended_since: ISO 8601, UTC; set with `suspended_reason`.
     """
 
@@ -426,6 +422,7 @@ class CaptureReport(Report):
     marks: MarksReport = MarksReport()
     spill: SpillReport | None = None
     quiesced: bool = False
+    split: SplitReport | None = None
     suspended_reason: str | None = None
     suspended_since: str | None = None
 

@@ -30,6 +30,7 @@ from isochrone.report.models import (
     StatusReport,
     VolumeReport,
 )
+from isochrone.report.split_text import split_view
 from isochrone.report.times import TimePoint, duration_text
 
 NONE: Final = "-"
@@ -173,7 +174,7 @@ def sessions_table(sessions: Iterable[SessionReport]) -> Table:
 def session_view(session: SessionReport) -> RenderableType:
     """One session in full: times, what holds it, its sources and pairs."""
     settings = session.settings
-    lines = [
+    lines: list[RenderableType] = [
         Text.assemble(
             "session ",
             (session.name, "bold"),
@@ -199,6 +200,8 @@ def session_view(session: SessionReport) -> RenderableType:
         )
     if session.blocked_on is not None:
         lines.append(Text(f"  blocked on {session.blocked_on}", style=_BAD))
+    if session.split is not None:
+        lines.append(split_view(session.split))
     if session.pending_command is not None:
         lines.append(Text(f"  pending command: {session.pending_command}", style=_BUSY))
     return Group(*lines, _indented(sources_table(session.sources)), _indented(pairs_table(session.pairs)))
@@ -286,7 +289,7 @@ def captures_table(captures: Iterable[CaptureReport]) -> Table:
 
 def capture_view(capture: CaptureReport) -> RenderableType:
     """One session in full, as its primary sees it: above all, what the application's writes feel now."""
-    lines = [
+    lines: list[RenderableType] = [
         Text.assemble(
             "feeding session ",
             (capture.name, "bold"),
@@ -311,6 +314,8 @@ def capture_view(capture: CaptureReport) -> RenderableType:
                 f"  suspended since {capture.suspended_since or NONE}: {capture.suspended_reason}", style=_BAD
             )
         )
+    if capture.split is not None:
+        lines.append(split_view(capture.split))
     table = _table(("VOLUME", "MARKED TRACKS>", "TRACKS TO COPY>"))
     for volume in capture.volumes:
         _row(table, volume.name, str(volume.marked_track_count), str(volume.tracks_remaining))
@@ -326,6 +331,8 @@ def spill_text(spill: SpillReport) -> str:
 def writes_text(capture: CaptureReport) -> str:
     """What happens to application writes at this moment; never silent about one that is held."""
     pacing = capture.pacing
+    if capture.state is SessionState.ENDED:
+        return "refused: the session was recovered at the other site"
     if capture.quiesced:
         return "refused for a planned switchover"
     if pacing.delay_ms > 0 or pacing.held_write_count > 0:

@@ -183,7 +183,10 @@ class SessionLinks:
                         document.epoch,
                         document.recovered_ns,
                         [pair.primary_volume for pair in pairs],
-                        [pair.secondary_volume for pair in pairs],
+                        # With several primary controllers no one of them can take the others' place.
+                        [pair.secondary_volume for pair in pairs]
+                        if len(document.sources_in_use) == 1
+                        else [],
                     ),
                 )
         elif welcome.awaits_appointment:
