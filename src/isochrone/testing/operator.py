@@ -14,7 +14,7 @@ from isochrone.testing.oracle import OracleError
 if TYPE_CHECKING:
     from isochrone.testing.world import World
 
-RETRY_NS = 100 * MILLISECOND_NS
+RETRY_NS = 60 * MILLISECOND_NS
 WATCH_NS = 400 * MILLISECOND_NS
 """How long a volume that has left is watched before it is deleted."""
 
@@ -27,6 +27,7 @@ class Operator:
         self._rng = world.rng
         self._events = world.events
         self._volumes_named = 0
+        self._watched: set[str] = set()
 
     def _session(self) -> Session | None:
         return self._world.secondary.session if self._world.secondary.is_up else None
@@ -48,19 +49,37 @@ class Operator:
                     self._world.operate(lambda s: s.suspend("by the operator after all"))
 
     def add_later(self, pairs: list[tuple[str, str, str]], delay_ns: int) -> None:
-        """Add pairs to the session, trying again until it is over."""
-        session_id = self._world.renewal.session_id
+        """Add pairs to the session, trying again until it is done for good (a power loss may undo it), or over."""
+        world = self._world
+        session_id = world.renewal.session_id
+        is_durable = False
+
+        def flushed(error: str) -> None:
+            nonlocal is_durable
+            is_durable = not error
 
         def add() -> None:
             session = self._session()
-            if session is not None and session.document.is_over:
+            if is_durable or (session is not None and session.document.is_over):
                 return
-            if self._world.renewal.session_id != session_id:
+            if world.renewal.session_id != session_id:
                 return  # the next session has all pairs from the start
-            if not self._world.operate(lambda s: s.add_pairs([], pairs)):
-                self._events.after(RETRY_NS, add)
+            if session is not None and self._has(session, pairs):
+                world.secondary.guarded(lambda: world.secondary.flush(flushed))()
+            else:
+                world.operate(lambda s: s.add_pairs([], pairs))
+            self._events.after(RETRY_NS, add)
 
         self._events.after(delay_ns, add)
+
+    def _has(self, session: Session, pairs: list[tuple[str, str, str]]) -> bool:
+        """Whether the primary volumes of `pairs` are in the session, under whatever name."""
+        names = {
+            (self._world.primaries[pair.source].name, pair.primary_volume)
+            for pair in session.document.pairs
+            if not pair.removing
+        }
+        return all((primary, volume) in names for primary, volume, _ in pairs)
 
     # A pair leaves and comes back, to a new volume
 
@@ -83,6 +102,9 @@ class Operator:
     def watch(self, pair: PairDocument) -> None:
         """Once the pair has left, nothing may change its volume; then it is deleted."""
         world, name = self._world, pair.secondary_volume
+        if name in self._watched:
+            return
+        self._watched.add(name)
 
         def wait() -> None:
             session = self._session()

@@ -48,8 +48,7 @@ class Renewal:
         self.session_id = f"{self.number:032x}"
         self._is_forced = self._rng.random() < 0.3
         for pair in session.document.pairs:
-            if not pair.removing:  # else it is watched already
-                self._world.operator.watch(pair)
+            self._world.operator.watch(pair)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -63,14 +62,23 @@ class Renewal:
                 secondary.guarded(lambda: secondary.flush(self._created))()
             elif session.document.session_id == self.session_id:
                 secondary.guarded(lambda: secondary.flush(self._created))()
-            elif not session.is_deleting:
-                self._delete()
+            else:
+                if not session.is_deleting:
+                    self._delete()
+                self._clear_the_way(session)
         if self.is_under_way:
             self._world.events.after(LOOK_NS, self._go_on)
 
     def _delete(self) -> None:
         # What a restart or a power loss brought back is deleted anew.
         self._world.operate(lambda session: session.delete(force=self._is_forced))
+
+    def _clear_the_way(self, session: Session) -> None:
+        """Do what refusals advise: delete the next session where it came too early, as this one was brought back."""
+        for source, contact in session.contacts.items():
+            node = self._world.primaries[source]
+            if "belongs to another session" in contact.error and node.is_up:
+                node.guarded(self._cleaner(node, session.document.session_id))()
 
     def _created(self, error: str) -> None:
         session: Session | None = self._world.secondary.session
@@ -83,11 +91,12 @@ class Renewal:
             return
         for node in self._world.primaries:
             if node.is_up:
-                node.guarded(self._cleaner(node))()
+                node.guarded(self._cleaner(node, self.session_id))()
 
-    def _cleaner(self, node: PrimaryNode) -> Callable[[], None]:
+    @staticmethod
+    def _cleaner(node: PrimaryNode, kept: str) -> Callable[[], None]:
         def clean() -> None:
-            for session_id in sorted(node.primary.streams.keys() - {self.session_id}):
+            for session_id in sorted(node.primary.streams.keys() - {kept}):
                 node.primary.delete_stream(session_id)
             node.act()
 
