@@ -51,7 +51,7 @@ Breakage = Callable[[Patch], None]
 
 def commit_past_the_gate(patch: Patch) -> None:
     """Commit follows J also while a resync has holes before it."""
-    patch.setattr(session_module, "commit_limit_ns", lambda journal_ns, _floor: journal_ns)
+    patch.setattr(session_module, "commit_limit_ns", lambda journal_ns, *_: journal_ns)
 
 
 def clear_marks_on_send(patch: Patch) -> None:

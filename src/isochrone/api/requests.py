@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from isochrone.model.addresses import parse_peer_address
 from isochrone.model.choices import Compression, OverflowPolicy
@@ -19,6 +19,7 @@ from isochrone.model.split import Side
 PRIMARIES_PER_SESSION_MAX: Final = 64
 PAIRS_PER_REQUEST_MAX: Final = 4096
 REASON_LENGTH_MAX: Final = 512
+SUSPEND_AFTER_S_MAX: Final = 31 * 86_400.0
 PAIR_PRIORITY_MAX: Final = 1000
 VOLUME_SIZE_BYTES_MAX: Final = 1 << 48
 PACE_DELAY_MS_LIMIT: Final = 10_000.0
@@ -175,12 +176,28 @@ class RemovePairsRequest(Request):
 
 
 class SuspendRequest(Request):
-    """Stop copying, mark changes at the primaries.
+    """Stop copying, mark changes at the primaries: at once, or (one of `at`, `after_s`, `drain`) at a time.
 
-    The reason is shown in every status until the session resumes.
+    Attributes:
+        reason: shown in every status until the session resumes.
+        at: when the image is exactly all writes up to this moment (ISO 8601 with its offset from UTC).
+        after_s: the same, so many seconds from now.
+        drain: once everything that is acknowledged now is committed.
+        cancel: forget a pending suspension, instead.
     """
 
     reason: Annotated[str, Field(max_length=REASON_LENGTH_MAX)] = "by command"
+    at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    after_s: Annotated[float, Field(ge=0, le=SUSPEND_AFTER_S_MAX)] | None = None
+    drain: bool = False
+    cancel: bool = False
+
+    @model_validator(mode="after")
+    def _one_time(self) -> SuspendRequest:
+        given = [self.at is not None, self.after_s is not None, self.drain, self.cancel]
+        if sum(given) > 1:
+            raise ValueError("at, after_s, drain and cancel exclude each other: give one of them")
+        return self
 
 
 class ResumeRequest(Request):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from isochrone.link.messages import U32, U64, Identity, Name, Text
 from isochrone.model.errors import DamagedError
 from isochrone.model.policy import SessionPolicy
+from isochrone.model.states import SuspendCause
 
 DOCUMENT_PREFIX: Final = "capture/"
 
@@ -53,6 +54,7 @@ class CaptureDocument(BaseModel):
         heirs: with `serving`, the controllers that were primaries: one of them may become the mover.
         partners: with `ended`, the volumes' secondaries by the names of the primaries here, as the fence told them.
         stamps_after_ns: no write is stamped earlier: the other site's image is of that time.
+        reason, cause: why it is suspended.
         quiesced: application writes are refused for a planned switchover.
         recovered_ns: with `ended` and `serving`, the time the session was recovered to: the last that both sites had in
             common. 0 until a fenced primary was told.
@@ -73,6 +75,7 @@ class CaptureDocument(BaseModel):
     partners: dict[Name, Name] = {}
     quiesced: bool = False
     reason: Text = ""
+    cause: SuspendCause = SuspendCause.COMMAND
     since_ns: U64 = 0
     recovered_ns: U64 = 0
     hardened_record_ns: U64 = 0

@@ -202,6 +202,7 @@ class PrimaryLinks:
                 verdict.continues,
                 stream.state is CaptureState.SUSPENDED,
                 stream.document.reason,
+                stream.document.cause,
                 stream.document.awaits_appointment,
             )
         )
@@ -214,17 +215,19 @@ class PrimaryLinks:
         refused = {v.name: text for v in configure.volumes if (text := self._refuse_volume(v.name))}
         wanted = [volume for volume in configure.volumes if volume.name not in refused]
         refused |= self._primary.set_volumes(stream, wanted)
+        stream.suspend_at_ns = configure.suspend_at_ns
         stream.configured()
         refusals = [
             VolumeRefusal(name, cut_text(text, REFUSAL_TEXT_BYTES_MAX)) for name, text in refused.items()
         ]
         stream.send(Configured(configure.number, stream.volume_infos(), refusals))
+        stream.tell_cut()
 
     def _handle_suspend(self, stream: SessionStream, suspend: Suspend) -> None:
         if stream.state is CaptureState.SUSPENDED:
-            stream.told_suspended(stream.document.reason)
+            stream.told_suspended()
         else:
-            self._primary.suspend(stream, suspend.reason)
+            self._primary.suspend(stream, suspend.reason, suspend.cause)
 
     def _handle_resume(self, stream: SessionStream) -> None:
         if stream.document.ended:

@@ -34,6 +34,7 @@ from isochrone.link.messages import WantedVolume, cut_text
 from isochrone.model.choices import OverflowPolicy
 from isochrone.model.errors import ConflictError, NotFoundError
 from isochrone.model.records import RECORD_STRUCT, RecordBatch, RecordKind
+from isochrone.model.states import SuspendCause
 from isochrone.store.disk import Buffer, Disk
 from isochrone.store.pool import Pool
 from isochrone.store.track_errors import TrackReadError
@@ -329,6 +330,7 @@ class Primary:
         for stream in self.streams.values():
             copying = stream.is_copying
             stream.copy(now_ns, self._enter, beside_writes=beside_writes)
+            routes_changed |= stream.cut_if_due()
             stream.send_records(now_ns)
             stream.send_progress(now_ns)
             stream.prune(now_ns, self._remember_hardened)
@@ -460,7 +462,7 @@ class Primary:
         stream.volumes[number] = captured
         return captured
 
-    def suspend(self, stream: SessionStream, reason: str) -> None:
+    def suspend(self, stream: SessionStream, reason: str, cause: SuspendCause = SuspendCause.ERROR) -> None:
         """Stop capturing for a session; its writes are marked from here on. Tells the mover."""
         self._seal()
         if stream.state is CaptureState.SUSPENDED or stream.document.awaits_appointment:
@@ -469,15 +471,17 @@ class Primary:
         self.rebuild_routes()
         self.remember(
             stream,
-            stream.document.changed(suspended=True, reason=cut_text(reason), since_ns=self.stamper.promise()),
+            stream.document.changed(
+                suspended=True, reason=cut_text(reason), cause=cause, since_ns=self.stamper.promise()
+            ),
         )
-        stream.told_suspended(reason)
+        stream.told_suspended()
 
     def _suspend_largest(self) -> None:
         """The side file is full: the session that holds most of it suspends, until it is not."""
         while self.side_file.is_full:
             stream = max(self.streams.values(), key=lambda stream: stream.backlog.held_bytes)
-            self.suspend(stream, self.side_file.full_reason)
+            self.suspend(stream, self.side_file.full_reason, SuspendCause.SIDE_FILE)
 
     def delete_stream(self, session_id: str) -> None:
         """Forget a session: its marks, its captured records, its refusals of writes. Raises NotFoundError."""
@@ -513,7 +517,7 @@ class Primary:
             for number, captured in stream.volumes.items():
                 route = routes.setdefault(number, Route())
                 route.maps += (captured.change_map,)
-                if stream.incarnation:
+                if stream.is_capturing:
                     route.backlogs += (stream.backlog,)
                     route.streams += (stream,)
                     if captured.copier:
@@ -524,7 +528,7 @@ class Primary:
             (
                 s.document.policy.pace_delay_ns_max
                 for s in self.streams.values()
-                if s.incarnation and s.document.policy.overflow_policy is OverflowPolicy.PACE
+                if s.is_capturing and s.document.policy.overflow_policy is OverflowPolicy.PACE
             ),
             default=0,
         )

@@ -14,6 +14,7 @@ from isochrone.capture.change_map import ChangeMap
 from isochrone.capture.comparing import Comparing, Suspects
 from isochrone.capture.copier import CompareCount, Copier
 from isochrone.capture.copy_pacer import CopyPacer
+from isochrone.capture.cut import cut_batches
 from isochrone.capture.document import CaptureDocument, CaptureState
 from isochrone.capture.pruning import Pruner
 from isochrone.capture.selection import select_records
@@ -28,11 +29,11 @@ from isochrone.link.messages import (
     CopyProgress,
     Message,
     RecordSet,
+    StreamCut,
     Suspended,
     TrackRun,
     VolumeCopy,
     VolumeInfo,
-    cut_text,
 )
 from isochrone.model.choices import ComparePolicy
 from isochrone.model.records import MIXED_VOLUMES, RecordBatch
@@ -120,6 +121,13 @@ class CapturedVolume:
         self.copier = None
         self.copied_through_ns = 0
 
+    def cut(self, cut_ns: int) -> None:
+        """The stream ends at `cut_ns`: every mark is kept from here on, and a copy counts only if its last image is in."""
+        if self.copier is not None or self.copied_through_ns > cut_ns:
+            self.stop_copy()
+        else:
+            self.change_map.freeze()
+
 
 def _copy_order(captured: CapturedVolume) -> tuple[int, int]:
     return (-captured.priority, captured.tracks_remaining)
@@ -130,6 +138,9 @@ class SessionStream:
 
     Attributes:
         incarnation: name of the unbroken stream in progress, "" when there is none.
+        suspend_at_ns: when the stream is to end, 0 for never.
+        cut_ns: the time at which it was cut, 0 while it is not: everything up to it is sent and held, later writes are
+            only marked. See capture.cut.
         hardened_ns: the session's J as last acknowledged by the mover.
         link: number of the link to the mover, None when there is none.
     """
@@ -148,6 +159,9 @@ class SessionStream:
         self.pruner = Pruner(self.backlog, stamper, settings, track_size_bytes)
         self.volumes: dict[int, CapturedVolume] = {}
         self.incarnation = ""
+        self.suspend_at_ns = 0
+        self.cut_ns = 0
+        self._began_ns = 0
         self.hardened_ns = 0
         self.consistency_ns = 0
         self.link: int | None = None
@@ -192,6 +206,11 @@ class SessionStream:
         return min(self.hardened_ns, self.consistency_ns)
 
     @property
+    def is_capturing(self) -> bool:
+        """Whether writes that come now go into the stream."""
+        return bool(self.incarnation) and not self.cut_ns
+
+    @property
     def is_copying(self) -> bool:
         """Whether images remain to be read of some volume."""
         return any(captured.copier for captured in self.volumes.values())
@@ -201,6 +220,8 @@ class SessionStream:
         self.backlog.clear()
         self.incarnation = incarnation
         self._comparing.begin(incarnation)
+        self._began_ns = self._stamper.promise()
+        self.cut_ns = 0
         for captured in self.volumes.values():
             self.start_copy(captured)
         self._progress_told.clear()
@@ -213,6 +234,10 @@ class SessionStream:
         """Stop capturing; the marks are a superset of what the secondary lacks."""
         self.backlog.clear()
         self.incarnation = ""
+        self.suspend_at_ns = (
+            0  # nothing is left that could be cut; the mover will say so again if it still wants it
+        )
+        self.cut_ns = 0
         for captured in self.volumes.values():
             captured.stop_copy()
 
@@ -261,9 +286,36 @@ class SessionStream:
             self.hardened_ns = ack.hardened_ns
             self.backlog.drop_hardened(ack.hardened_ns)
 
-    def told_suspended(self, reason: str) -> None:
+    def told_suspended(self) -> None:
         """Tell the mover that nothing later than what was sent will come."""
-        self.send(Suspended(cut_text(reason), self.sent_through_ns))
+        self.send(Suspended(self.document.reason, self.sent_through_ns, self.document.cause))
+
+    # Cut
+
+    def cut_if_due(self) -> bool:
+        """End the stream if the time for it has come; returns whether it did. Called between batches."""
+        asked_ns = self.suspend_at_ns
+        if not self.is_capturing or asked_ns <= self._began_ns or self._stamper.promise() < asked_ns:
+            return False
+        # What was sent and promised already cannot be taken back; the mover's gate leaves it out of the image.
+        self.cut_ns = max(asked_ns, self.sent_through_ns)
+        for captured in self.volumes.values():
+            captured.cut(self.cut_ns)
+        if self._configured:
+            self.tell_cut()
+        return True
+
+    def tell_cut(self) -> None:
+        """Tell the mover that the stream was cut, if it was."""
+        if self.cut_ns:
+            self.send(StreamCut(self.cut_ns))
+
+    def _promise(self) -> int:
+        """Return a time that everything captured or still to be captured for the mover exceeds, if nothing is unsent."""
+        if self.cut_ns:
+            return self.cut_ns
+        through_ns = self._stamper.promise()
+        return min(through_ns, self.suspend_at_ns) if self.suspend_at_ns > self._began_ns else through_ns
 
     # Work, called between application batches
 
@@ -274,7 +326,7 @@ class SessionStream:
 
         `enter` puts a batch into this session's stream; `beside_writes` says that applications write.
         """
-        if not (self.incarnation and self._configured):
+        if not (self.is_capturing and self._configured):
             return
         settings = self._settings
         steps, step_tracks = COPY_STEPS_PER_TICK_MAX, settings.copy_step_tracks_max
@@ -355,13 +407,16 @@ class SessionStream:
 
     def _send_set(self, batches: list[RecordBatch], now_ns: int) -> None:
         wanted = [part for batch in batches if (part := self._wanted_part(batch)) is not None]
+        if self.cut_ns:
+            wanted = cut_batches(wanted, self.sent_through_ns, self.cut_ns, self._track_size_bytes)
         headers = b"".join([batch.headers for batch in wanted])
         payload = b"".join([batch.payload for batch in wanted])
         # Only a stream with nothing left unsent may promise more than the records it has sent.
         if not self.backlog.unsent_bytes:
-            through_ns = self._stamper.promise()
+            through_ns = self._promise()
         else:
             through_ns = batches[-1].last_time_ns if batches else self.sent_through_ns
+            through_ns = min(through_ns, self.cut_ns or through_ns)
         self._sequence += 1
         self.send(RecordSet(self._sequence, through_ns, headers, payload))
         size_bytes = len(headers) + len(payload)

@@ -8,7 +8,8 @@ from isochrone.cli.options import examples
 from isochrone.cli.session_pairs import add, create, remove
 from isochrone.cli.session_resync import resync
 from isochrone.cli.session_settings import set_session
-from isochrone.cli.session_state import delete_session, list_sessions, recover, resume, show_session, suspend
+from isochrone.cli.session_state import delete_session, list_sessions, recover, show_session
+from isochrone.cli.session_suspend import resume, suspend
 
 app = typer.Typer(
     help="Sessions: volume pairs kept consistent to one instant.", no_args_is_help=True, rich_markup_mode=None
@@ -43,7 +44,15 @@ app.command(
         "isochrone session set bank --compression zstd --overflow suspend",
     ),
 )(set_session)
-app.command(epilog=examples('isochrone session suspend bank --reason "line maintenance until 6:00"'))(suspend)
+app.command(
+    epilog=examples(
+        'isochrone session suspend bank --reason "line maintenance until 6:00"',
+        "isochrone session suspend bank --at 2026-11-20T10:31:02.5Z",
+        "isochrone session suspend bank --at +30s --wait    an image of the moment in half a minute",
+        "isochrone session suspend bank --drain --wait      everything acknowledged by now is in the image",
+        "isochrone session suspend bank --cancel            while it is pending",
+    )
+)(suspend)
 app.command(epilog=examples("isochrone session resume bank", "isochrone session show bank --wait duplex"))(
     resume
 )

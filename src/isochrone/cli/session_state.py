@@ -1,4 +1,4 @@
-"""`isochrone session list|show|suspend|resume|recover|delete`: how a session stands, and what it shall do."""
+"""`isochrone session list|show|recover|delete`: how a session stands, and what it shall do."""
 
 from __future__ import annotations
 
@@ -77,23 +77,6 @@ def show_session(
     print_session(answer, json)
 
 
-def suspend(
-    name: Name,
-    reason: Annotated[
-        str, typer.Option("--reason", help="Shown in every status until it resumes.")
-    ] = "by command",
-    controller: Controller = CONTROLLER_DEFAULT,
-    json: Json = False,
-) -> None:
-    """Stop copying. The primaries mark changes; the last committed image is kept."""
-    _command(name, "suspend", {"reason": reason}, controller, json)
-
-
-def resume(name: Name, controller: Controller = CONTROLLER_DEFAULT, json: Json = False) -> None:
-    """Resynchronise a suspended session."""
-    _command(name, "resume", {}, controller, json)
-
-
 def recover(
     name: Name,
     drain: Annotated[
@@ -149,11 +132,3 @@ def delete_session(name: Name, yes: Yes = False, controller: Controller = CONTRO
     with Client(controller) as client:
         client.delete(path)
     typer.echo(f"session {name} is deleted")
-
-
-def _command(name: str, verb: str, body: dict[str, object], controller: str, as_json: bool) -> None:
-    from isochrone.cli.client import Client, path_of
-
-    with Client(controller) as client:
-        answer = client.post(f"{path_of('sessions', name, what='session')}/{verb}", body)
-    print_session(answer, as_json)

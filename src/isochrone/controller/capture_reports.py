@@ -96,7 +96,13 @@ def capture_report(
         spill=_spill_report(side_file),
         quiesced=document.quiesced,
         split=split,
+        cut=(
+            TimePoint.measure(stream.cut_ns, now_ns=now.host_ns, wall_now_ns=now.wall_ns)
+            if stream.cut_ns
+            else None
+        ),
         suspended_reason=document.reason if state is SessionState.SUSPENDED else None,
+        suspended_cause=document.cause if state is SessionState.SUSPENDED else None,
         suspended_since=(
             now.wall_text_of(document.since_ns)
             if state is SessionState.SUSPENDED and document.since_ns

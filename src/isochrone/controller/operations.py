@@ -28,11 +28,12 @@ from isochrone.controller.exports import PoolExports
 from isochrone.controller.primary_shell import PrimaryShell
 from isochrone.controller.reports import pool_report, volume_report
 from isochrone.controller.resyncing import Resyncing
-from isochrone.controller.session_reports import session_report
+from isochrone.controller.session_reports import primaries_now, session_report
 from isochrone.controller.session_set import SessionSet, source_and_pairs, wait_while
 from isochrone.controller.session_settings import chosen_settings
 from isochrone.controller.session_shell import SessionShell
 from isochrone.controller.split_reports import capture_split_report, session_split_report
+from isochrone.controller.suspending import suspend_session
 from isochrone.model.errors import ConflictError, NotFoundError, UnavailableError
 from isochrone.model.states import SessionState
 from isochrone.report.models import (
@@ -308,16 +309,19 @@ class ControllerOperations:
         return await self._done(shell, "pairs are being removed")
 
     async def suspend(self, name: str, request: SuspendRequest) -> SessionReport:
-        """Stop copying."""
+        """Stop copying, now or at a time."""
         shell = self._sessions.get(name)
-        if shell.session.document.state is not SessionState.SUSPENDED:
-            shell.command(lambda: shell.session.suspend(request.reason))
-        return await self._done(shell, "session suspended by command")
+        now = primaries_now(shell, self._now())
+        shell.command(lambda: suspend_session(shell.session.suspension, request, now))
+        return await self._done(
+            shell, "suspension was cancelled" if request.cancel else "suspension was commanded"
+        )
 
     async def resume(self, name: str) -> SessionReport:
         """Resynchronise."""
         shell = self._sessions.get(name)
-        if shell.session.document.state is not SessionState.ACTIVE:
+        document = shell.session.document
+        if document.state is not SessionState.ACTIVE or document.suspend_at_ns:
             shell.command(shell.session.resume)
         return await self._done(shell, "session resumed by command")
 

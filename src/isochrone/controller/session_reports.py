@@ -16,7 +16,7 @@ from isochrone.report.models import (
     SourceReport,
 )
 from isochrone.report.split_models import SplitReport
-from isochrone.report.times import NS_PER_S, TimePoint
+from isochrone.report.times import NS_PER_S, TimePoint, duration_text
 from isochrone.session.contact import Contact, ContactState
 from isochrone.session.document import PairDocument, SessionDocument
 from isochrone.session.explain import blocked_on, image_incomplete_because, pair_state
@@ -48,11 +48,11 @@ def session_report(
     mover = session.mover
     suspended = document.state is SessionState.SUSPENDED
     ended = document.state is SessionState.ENDED
-    primaries_now = _primaries_now(shell, now)
+    there = primaries_now(shell, now)
 
     def measure(time_ns: int, *, moving: bool = True) -> TimePoint:
         return TimePoint.measure(
-            time_ns, now_ns=primaries_now.host_ns, wall_now_ns=now.wall_ns, moving=moving and not ended
+            time_ns, now_ns=there.host_ns, wall_now_ns=now.wall_ns, moving=moving and not ended
         )
 
     return SessionReport(
@@ -61,14 +61,17 @@ def session_report(
         epoch=document.epoch,
         state=document.state,
         blocked_on=None if ended else read_only_reason or blocked_on(session, now.host_ns) or None,
-        pending_command=_pending_command(session),
+        pending_command=_pending_command(session, there),
+        suspend_at=there.wall_text_of(document.suspend_at_ns) if document.suspend_at_ns else None,
         suspended_reason=document.reason if suspended else None,
+        suspended_cause=document.cause if suspended else None,
         suspended_since=now.wall_text_of(document.since_ns) if suspended else None,
         image_complete=document.is_image_complete,
         image_incomplete_reason=image_incomplete_because(session) or None,
         form=measure(mover.form_ns),
         journal=measure(mover.journal_ns),
-        consistency=measure(mover.consistency_ns),
+        # What a suspension at a time has left is of that time, also when a restart has forgotten idle promises up to it.
+        consistency=measure(max(mover.consistency_ns, document.suspended_at_ns)),
         recovered=measure(document.recovered_ns, moving=False) if ended else None,
         split=split,
         settings=settings_report(document),
@@ -81,20 +84,27 @@ def session_report(
         records_per_s=shell.progress.records.rate_per_s() or 0.0,
         bytes_per_s=shell.progress.received_bytes.rate_per_s() or 0.0,
         sources=tuple(
-            _source_report(session, number, shell.source(number), now, primaries_now)
+            _source_report(session, number, shell.source(number), now, there)
             for number in range(len(document.sources))
         ),
         pairs=tuple(_pair_report(shell, pair, volumes) for pair in document.pairs),
     )
 
 
-def _primaries_now(shell: SessionShell, now: Now) -> Now:
+def primaries_now(shell: SessionShell, now: Now) -> Now:
     """Return the present of the primaries' host time: our own clock, and what they were heard to be ahead."""
     ahead_ns = max((count.ahead_ns for count in shell.sources.values()), default=0)
     return Now(now.host_ns + ahead_ns, now.wall_ns)
 
 
-def _pending_command(session: Session) -> str | None:
+def _pending_command(session: Session, there: Now) -> str | None:
+    at_ns = session.document.suspend_at_ns
+    if at_ns > there.host_ns:
+        in_s = duration_text((at_ns - there.host_ns) / NS_PER_S)
+        return f"suspend: at {there.wall_text_of(at_ns)}, in {in_s}"
+    if at_ns:
+        behind = ", ".join(session.suspension.behind(at_ns)) or "what is received to be committed"
+        return f"suspend: at {there.wall_text_of(at_ns)}, which has come; waits for {behind}"
     if session.is_draining:
         return "recover: draining"
     if session.document.state is SessionState.RECOVERY:

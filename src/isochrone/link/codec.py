@@ -57,6 +57,7 @@ CONTROL_TYPES: Final[dict[MessageType, type[ControlMessage]]] = {
     MessageType.CONFIGURED: messages.Configured,
     MessageType.ACK: messages.Ack,
     MessageType.COPY_PROGRESS: messages.CopyProgress,
+    MessageType.STREAM_CUT: messages.StreamCut,
     MessageType.SUSPEND: messages.Suspend,
     MessageType.SUSPENDED: messages.Suspended,
     MessageType.RESUME: messages.Resume,

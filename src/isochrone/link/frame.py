@@ -110,6 +110,8 @@ class MessageType(IntEnum):
     """Version 1."""
     COMPARED = 41
     """Version 1."""
+    STREAM_CUT = 50
+    """Version 1."""
 
 
 class PayloadCoding(IntEnum):

@@ -13,7 +13,7 @@
       | -- Ack -----------------------------> |   what is hardened (J), how much more may be sent
       | <-------------------- CopyProgress -- |
       | -- Suspend / Resume / Quiesce ------> |
-      | <-------------- Suspended / Quiesced- |
+      | <-- StreamCut / Suspended / Quiesced- |
       | -- Fence / Forget ------------------> |   the session was recovered here / deleted
       | -- Marks, Appoint ------------------> |   after a split: what changed at the mover's side; be the primary
       | <----------------- Marked, Appointed- |
@@ -35,6 +35,7 @@ from pydantic import Field
 from isochrone.model.choices import Compression
 from isochrone.model.names import NAME_PATTERN
 from isochrone.model.policy import SessionPolicy
+from isochrone.model.states import SuspendCause
 
 PROTOCOL_VERSION: Final = 1
 """Version 1: first release."""
@@ -130,7 +131,7 @@ class Welcome:
         incarnation: names one unbroken stream of the session at this primary; a new one begins whenever captured
             records were lost (restart, suspend), so records of two incarnations are never joined without a resync.
         continues: the stream goes on right after `received_through_ns`; otherwise marked tracks are copied first.
-        suspended: the session is suspended here; `reason` says why. Nothing flows until Resume.
+        suspended: the session is suspended here; `reason` and `cause` say why. Nothing flows until Resume.
         awaits_appointment: it is no primary now (it was fenced, or its volumes are in service after a recovery): nothing
             flows until Appoint.
     """
@@ -143,6 +144,7 @@ class Welcome:
     continues: bool
     suspended: bool
     reason: Text = ""
+    cause: SuspendCause = SuspendCause.COMMAND
     awaits_appointment: bool = False
 
 
@@ -179,11 +181,15 @@ class Configure:
         number: 1, 2, ... within one connection; Configured repeats it.
         volumes: the volumes of this session at this controller.
         policy: what the primary is to obey.
+        suspend_at_ns: the stream is to end exactly at this time, 0 for never: what was written up to it is sent and held
+            until it is hardened, what comes later is only marked. A time before the incarnation's beginning is of a
+            suspension that is over, and ends nothing.
     """
 
     number: U32
     volumes: Annotated[list[WantedVolume], Field(max_length=VOLUMES_PER_SESSION_MAX)]
     policy: SessionPolicy
+    suspend_at_ns: U64 = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,10 +334,21 @@ class CopyProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamCut:
+    """Primary to mover: the incarnation's stream ends at `through_ns`; it is promised, and nothing later will be.
+
+    Said at the moment of the cut, ahead of the last records, and again after every Configured from then on.
+    """
+
+    through_ns: U64
+
+
+@dataclass(frozen=True, slots=True)
 class Suspend:
     """Mover to primary: stop sending, drop captured records, mark changes."""
 
     reason: Text
+    cause: SuspendCause = SuspendCause.COMMAND
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +357,7 @@ class Suspended:
 
     reason: Text
     through_ns: U64
+    cause: SuspendCause = SuspendCause.COMMAND
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,8 +480,9 @@ class Forgotten:
 
 
 ControlMessage = (
-    Hello | Welcome | Refused | Configure | Configured | Ack | CopyProgress | Suspend | Suspended | Resume | Resumed
-    | Quiesce | Quiesced | Unquiesce | Fence | Fenced | Forget | Forgotten | Marks | Marked | Appoint | Appointed
+    Hello | Welcome | Refused | Configure | Configured | Ack | CopyProgress | StreamCut | Suspend | Suspended
+    | Resume | Resumed | Quiesce | Quiesced | Unquiesce | Fence | Fenced | Forget | Forgotten
+    | Marks | Marked | Appoint | Appointed
 )  # fmt: skip
 """Every message that travels as JSON."""
 

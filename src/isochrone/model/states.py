@@ -49,3 +49,18 @@ class SessionState(StrEnum):
     SUSPENDED = "SUSPENDED"
     RECOVERY = "RECOVERY"
     ENDED = "ENDED"
+
+
+class SuspendCause(StrEnum):
+    """Why a session is SUSPENDED. All but COMMAND may resume by themselves, once what caused them is over."""
+
+    COMMAND = "command"
+    """An operator asked for it."""
+    SIDE_FILE = "side-file"
+    """A side file reached its limit."""
+    LINK = "link"
+    """A primary was without its link for longer than the session's time-out."""
+    RETRY = "retry"
+    """Tracks could not be stored within the budget of retries."""
+    ERROR = "error"
+    """Something that cannot be retried: a write that failed and cannot be read back, a track that cannot be read."""

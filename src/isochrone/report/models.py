@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import computed_field
 
 from isochrone.model.choices import Compression, OverflowPolicy
-from isochrone.model.states import PairState, SessionState
+from isochrone.model.states import PairState, SessionState, SuspendCause
 from isochrone.report.base import Report
 from isochrone.report.split_models import SplitReport
 from isochrone.report.times import TimePoint
@@ -286,7 +286,8 @@ class SessionReport(Report):
         group_count: consistency groups with writes committed since the controller started.
         record_count, byte_count: received since the controller started.
         records_per_s, bytes_per_s: over the last seconds.
-        suspended_reason, suspended_since: set while SUSPENDED.
+        suspend_at: a suspension is pending: the moment whose image it will leave (ISO 8601, UTC).
+        suspended_reason, suspended_cause, suspended_since: set while SUSPENDED; the image is that of `consistency`.
         resync: while pairs are being copied.
     """
 
@@ -297,7 +298,9 @@ class SessionReport(Report):
     state: SessionState
     blocked_on: str | None
     pending_command: str | None = None
+    suspend_at: str | None = None
     suspended_reason: str | None = None
+    suspended_cause: SuspendCause | None = None
     suspended_since: str | None = None
     image_complete: bool
     image_incomplete_reason: str | None
@@ -400,7 +403,8 @@ class CaptureReport(Report):
         hardened: J as last acknowledged. consistency: C as last heard.
         quiesced: application writes are refused for a planned switchover.
         split: once fenced: what was written here since the last common time. None before.
-        suspended_since: ISO 8601, UTC; set with `suspended_reason`.
+        cut: the stream was cut at this time for a suspension; later writes are only marked. None when it was not.
+        suspended_since: ISO 8601, UTC; set with `suspended_reason`, as is `suspended_cause`.
     """
 
     name: str
@@ -423,7 +427,9 @@ class CaptureReport(Report):
     spill: SpillReport | None = None
     quiesced: bool = False
     split: SplitReport | None = None
+    cut: TimePoint | None = None
     suspended_reason: str | None = None
+    suspended_cause: SuspendCause | None = None
     suspended_since: str | None = None
 
 

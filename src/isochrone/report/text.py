@@ -195,7 +195,9 @@ def session_view(session: SessionReport) -> RenderableType:
     if session.suspended_reason is not None:
         lines.append(
             Text(
-                f"  suspended since {session.suspended_since or NONE}: {session.suspended_reason}", style=_BAD
+                f"  suspended since {session.suspended_since or NONE}: {session.suspended_reason}\n"
+                f"  the image stays as of {session.consistency.wall or 'no time yet'}; applications run, changes are marked",
+                style=_BAD,
             )
         )
     if session.blocked_on is not None:
@@ -305,6 +307,7 @@ def capture_view(capture: CaptureReport) -> RenderableType:
             f"C lag {lag_text(capture.consistency)}"
         ),
         *([Text(f"  spill {spill_text(capture.spill)}")] if capture.spill else []),
+        *_cut_line(capture),
         Text(f"  application writes: {writes_text(capture)}", style=_BAD if capture.quiesced else ""),
     ]
     lines.append(Text(f"  marks: {marks_text(capture)}"))
@@ -326,6 +329,12 @@ def spill_text(spill: SpillReport) -> str:
     """How much of the side file is on disk, and what is wrong with that."""
     text = f"{format_size(spill.spilled_bytes)} on disk, files take {_share(spill.reserved_bytes, spill.bytes_max)}"
     return f"{text}; it cannot be written: {spill.trouble}" if spill.trouble else text
+
+
+def _cut_line(capture: CaptureReport) -> list[Text]:
+    if capture.cut is None:
+        return []
+    return [Text(f"  stream cut at {capture.cut.wall} to suspend: later writes are only marked", style=_BUSY)]
 
 
 def writes_text(capture: CaptureReport) -> str:

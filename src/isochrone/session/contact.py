@@ -38,6 +38,7 @@ class Contact:
         heard_ns: when the last message came.
         error: why the link is down, for people; "" when it is up.
         suspended: the primary has suspended the session.
+        cut_ns: the primary has cut its stream at this time, 0 when it has not.
         configures_sent: on this link.
         resumes_unanswered: Resume messages sent on this link that it has not answered.
         quiesced_ns: time after which it acknowledges no write; None while it may.
@@ -53,6 +54,7 @@ class Contact:
         self.epoch = 0
         self.error = "not connected yet"
         self.suspended = False
+        self.cut_ns = 0
         self.configures_sent = 0
         self.resumes_unanswered = 0
         self.quiesced_ns: int | None = None
@@ -99,6 +101,7 @@ class Contact:
         self.enter(ContactState.DOWN, now_ns)
         self.error = reason
         self.suspended = False
+        self.cut_ns = 0
         self.configures_sent = 0
         self.resumes_unanswered = 0
         self.quiesced_ns = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from isochrone.link.messages import Message
+from isochrone.link.messages import Configure, Message, WantedVolume
 from isochrone.mover.mover import Mover
 from isochrone.mover.settings import MoverSettings
 from isochrone.session.actions import Action, CloseLink, SendMessage
@@ -33,6 +33,7 @@ class SessionCore:
         contacts: by source number.
         actions: what the shell is to do.
         is_forgotten: the session was deleted; nothing may bring it back.
+        lifted_floor_ns: floor of a hold that the document no longer has, while that is not durable yet; else None.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class SessionCore:
         self.contacts: dict[int, Contact] = {}
         self.actions: list[Action] = []
         self.is_forgotten = False
+        self.lifted_floor_ns: int | None = None
         self._clock = clock
         self._jitter = jitter
         self.follow_document()
@@ -95,6 +97,31 @@ class SessionCore:
         """Close the link to `source` and try again later."""
         self.actions.append(CloseLink(source, reason))
         self.contacts[source].lost(reason, self._clock())
+
+    @property
+    def is_lifting_hold(self) -> bool:
+        """Whether the end of a hold is on its way to be durable."""
+        return self.lifted_floor_ns is not None
+
+    def configure(self, source: int) -> None:
+        """Tell `source` which of its volumes are in the session."""
+        contact = self.contacts[source]
+        contact.configures_sent += 1
+        wanted = [
+            WantedVolume(pair.primary_volume, pair.is_confirmed, pair.priority)
+            for pair in self.document.pairs
+            if pair.source == source and not pair.removing
+        ]
+        message = Configure(
+            contact.configures_sent, wanted, self.document.policy, self.document.suspend_at_ns
+        )
+        self.actions.append(SendMessage(source, message, durably=True))
+
+    def reconfigure(self) -> None:
+        """Tell every primary that is reached what is wanted now."""
+        for source, contact in self.contacts.items():
+            if contact.is_welcomed:
+                self.configure(source)
 
 
 def mover_settings(document: SessionDocument) -> MoverSettings:

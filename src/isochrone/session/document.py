@@ -17,7 +17,7 @@ from isochrone.link.messages import (
 from isochrone.model.choices import GROUP_BYTES_MAX_DEFAULT, GROUP_INTERVAL_NS_DEFAULT, Compression
 from isochrone.model.errors import DamagedError
 from isochrone.model.policy import SessionPolicy
-from isochrone.model.states import SessionState
+from isochrone.model.states import SessionState, SuspendCause
 
 DOCUMENT_PREFIX: Final = "session/"
 
@@ -85,6 +85,10 @@ class SessionDocument(BaseModel):
         policy: what its primaries obey.
         hold_floor_ns: while a resync runs, the time of the committed image, which stays as it is until the resync is
             complete; None when commits follow J.
+        reason, cause: why it is SUSPENDED.
+        suspend_at_ns: a suspension is pending: the image will stop exactly at this time. 0 when none is.
+        suspend_reason: what will be its reason.
+        suspended_at_ns: with SUSPENDED, the time that was asked for, if the image is exactly of it; else 0.
         recovered_ns: with RECOVERY and ENDED, the time that the volumes are recovered to.
     """
 
@@ -96,7 +100,11 @@ class SessionDocument(BaseModel):
     epoch: U64 = 1
     state: SessionState = SessionState.ACTIVE
     reason: Text = ""
+    cause: SuspendCause = SuspendCause.COMMAND
     since_ns: U64 = 0
+    suspend_at_ns: U64 = 0
+    suspend_reason: Text = ""
+    suspended_at_ns: U64 = 0
     group_interval_ns: U64 = GROUP_INTERVAL_NS_DEFAULT
     group_bytes_max: U64 = GROUP_BYTES_MAX_DEFAULT
     compression: Compression = Compression.OFF

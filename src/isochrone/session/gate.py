@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def commit_limit_ns(journal_ns: int, hold_floor_ns: int | None) -> int:
+def commit_limit_ns(journal_ns: int, hold_floor_ns: int | None, suspend_at_ns: int = 0) -> int:
     """Return the newest time that may be committed.
 
-    Without a hold everything hardened is. While a resync holds, the image of the time before it stays in service: what
-    came later has gaps until the last marked track's image is hardened.
+    Without a reason to hold everything hardened is. While a resync holds, the image of the time before it stays in
+    service: what came later has gaps until the last marked track's image is hardened. While a suspension is pending
+    (`suspend_at_ns`, 0 when none is), nothing past its time is committed, so that the image stops exactly there.
     """
-    return journal_ns if hold_floor_ns is None else min(journal_ns, hold_floor_ns)
+    limit_ns = journal_ns if hold_floor_ns is None else min(journal_ns, hold_floor_ns)
+    return min(limit_ns, suspend_at_ns) if suspend_at_ns else limit_ns
 
 
-def copies_are_hardened(journal_ns: int, copied_through_ns: Iterable[int]) -> bool:
-    """Return whether every pair's last image is hardened; 0 stands for a pair whose images are still being read.
+def copies_are_hardened(limit_ns: int, copied_through_ns: Iterable[int]) -> bool:
+    """Return whether every pair's last image may be committed; 0 stands for a pair whose images are still being read.
 
-    Everything up to J is then one instant again, and the hold may be lifted in one step.
+    `limit_ns` is the commit limit as it would be without the hold. Everything up to it is then one instant again, and the
+    hold may be lifted in one step. (An image that is hardened but later than the limit would be missing there.)
     """
-    return all(0 < through_ns <= journal_ns for through_ns in copied_through_ns)
+    return all(0 < through_ns <= limit_ns for through_ns in copied_through_ns)

@@ -20,7 +20,7 @@ from isochrone.link.messages import (
     RefusalCode,
     Refused,
     Resumed,
-    Suspend,
+    StreamCut,
     Suspended,
     Unquiesce,
     Welcome,
@@ -126,6 +126,8 @@ class SessionLinks:
             self._handle_configured(source, contact, message)
         elif isinstance(message, CopyProgress):
             self._handle_copy_progress(contact, message)
+        elif isinstance(message, StreamCut):
+            self._session.suspension.was_cut(source, contact, message.through_ns)
         elif isinstance(message, Suspended):
             self._handle_suspended(source, contact, message)
         elif isinstance(message, Resumed):
@@ -193,21 +195,18 @@ class SessionLinks:
             self._session.split.begin_to_tell(source, contact)
         else:
             self._session.configure(source)
-            self._agree_on_suspension(source, contact, welcome.reason)
+            self._agree_on_suspension(source, contact, welcome)
 
-    def _agree_on_suspension(self, source: int, contact: Contact, reason: str) -> None:
+    def _agree_on_suspension(self, source: int, contact: Contact, welcome: Welcome) -> None:
         """The primary may have suspended while the link was down, or not have heard that the session is."""
         if self._session.document.state is SessionState.SUSPENDED:
             if not contact.suspended:
-                self._session.send(
-                    source, Suspend(self._session.document.reason or "suspended at the secondary")
-                )
+                self._session.suspension.suspend_source(source)
         elif contact.suspended and self._session.document.sources[source].resume_wanted:
             self._session.suspension.resume_source(source, contact)
         elif contact.suspended:
-            self._session.suspension.suspend_all(
-                f"primary {self._session.document.sources[source].name}: {reason}"
-            )
+            name = self._session.document.sources[source].name
+            self._session.suspension.suspend_all(f"primary {name}: {welcome.reason}", welcome.cause)
 
     def _handle_configured(self, source: int, contact: Contact, configured: Configured) -> None:
         if configured.number != contact.configures_sent:
@@ -315,10 +314,11 @@ class SessionLinks:
 
     def _handle_suspended(self, source: int, contact: Contact, suspended: Suspended) -> None:
         contact.suspended = True
+        contact.cut_ns = 0
         contact.copied_through_ns.clear()
         if self._session.document.state is SessionState.ACTIVE and not contact.resuming:
             self._session.suspension.suspend_all(
-                f"primary {self._session.document.sources[source].name}: {suspended.reason}"
+                f"primary {self._session.document.sources[source].name}: {suspended.reason}", suspended.cause
             )
 
     def _handle_resumed(self, source: int, contact: Contact, resumed: Resumed) -> None:
@@ -334,7 +334,7 @@ class SessionLinks:
         )
         if self._session.document.state is SessionState.SUSPENDED:
             # It was suspended again before the primary had answered Resume.
-            self._session.send(source, Suspend(self._session.document.reason or "suspended at the secondary"))
+            self._session.suspension.suspend_source(source)
 
     def _handle_fenced(self, source: int, fenced: Fenced) -> None:
         marked = {volume.name: volume.marked_tracks for volume in fenced.volumes}

@@ -48,6 +48,11 @@ class Recovery:
             if self._core.contacts[source].state is not ContactState.STREAMING
             or self._core.contacts[source].suspended
         ]
+        if self._core.document.suspend_at_ns:
+            raise ConflictError(
+                f"a suspension of session {self._core.document.name!r} is pending: cancel it before a planned switchover, "
+                f"`isochrone session suspend {self._core.document.name} --cancel`"
+            )
         if unreached or self._core.document.state is not SessionState.ACTIVE:
             raise ConflictError(
                 f"a planned switchover needs every primary streaming; "
@@ -92,7 +97,11 @@ class Recovery:
     def _begin_recovery(self, allow_incomplete: bool) -> None:
         limit_ns = max(
             self._core.mover.consistency_ns,
-            commit_limit_ns(self._core.mover.form_ns, self._core.document.hold_floor_ns),
+            commit_limit_ns(
+                self._core.mover.form_ns,
+                self._core.document.hold_floor_ns,
+                self._core.document.suspend_at_ns,
+            ),
         )
         document = transitions.recovering(
             self._core.document, limit_ns, self._core.now_ns(), allow_incomplete=allow_incomplete

@@ -10,14 +10,12 @@ from collections.abc import Callable
 
 from isochrone.link.messages import (
     Ack,
-    Configure,
     Forget,
-    WantedVolume,
 )
 from isochrone.model.errors import ConflictError
 from isochrone.model.states import SessionState
 from isochrone.session import transitions
-from isochrone.session.actions import Action, Dial, Harden, SendMessage
+from isochrone.session.actions import Action, Dial, Harden
 from isochrone.session.contact import ContactState
 from isochrone.session.core import SessionCore, mover_settings
 from isochrone.session.document import PairDocument, SessionDocument, SourceDocument
@@ -48,7 +46,6 @@ class Session(SessionCore):
         self.suspension = Suspension(self, self.recovery)
         self.acks_told: dict[int, Ack] = {}
         self.is_deleting = False
-        self._lifted_floor_ns: int | None = None  # of a hold whose end is not durable yet
         self._lift_is_hardening = False
 
     def take_actions(self) -> list[Action]:
@@ -74,16 +71,17 @@ class Session(SessionCore):
             self._forget()
         if self.document.state is SessionState.ENDED:
             return
-        self.split.tick(is_lift_durable=self._lifted_floor_ns is None)
+        self.split.tick(is_lift_durable=not self.is_lifting_hold)
         if self.mover.full_reason:
-            if self.document.hold_floor_ns is not None:
+            if self.document.hold_floor_ns is not None and not self.document.suspend_at_ns:
                 self.mover.compact(self.document.hold_floor_ns)
             self.mover.stage_waiting()
         if self.document.state is not SessionState.RECOVERY:
             if self.mover.form(now_ns):
-                self._lift_is_hardening = self._lifted_floor_ns is not None
+                self._lift_is_hardening = self.lifted_floor_ns is not None
                 self.actions.append(Harden())
             self._commit()
+            self.suspension.advance(now_ns)
             self._drop_removed_pairs()
             for source, answer in self.mover.answers(self._clock):
                 self.send(source, answer)
@@ -101,7 +99,7 @@ class Session(SessionCore):
             return
         self.mover.hardened()
         if self._lift_is_hardening:
-            self._lift_is_hardening, self._lifted_floor_ns = False, None
+            self._lift_is_hardening, self.lifted_floor_ns = False, None
         if not self.recovery.hardened() and not self.document.is_over:
             self._commit()
             self._send_acks()
@@ -113,9 +111,10 @@ class Session(SessionCore):
 
     def _commit(self) -> None:
         document = self.document
-        lifting = self._lifted_floor_ns is not None
-        floor_ns = self._lifted_floor_ns if lifting else document.hold_floor_ns
-        self.mover.commit(commit_limit_ns(self.mover.journal_ns, floor_ns))
+        lifting = self.lifted_floor_ns is not None
+        floor_ns = self.lifted_floor_ns if lifting else document.hold_floor_ns
+        limit_ns = commit_limit_ns(self.mover.journal_ns, None, document.suspend_at_ns)
+        self.mover.commit(commit_limit_ns(limit_ns, floor_ns))
         if lifting:
             return
         waiting = [pair for pair in document.pairs if not pair.duplex]
@@ -123,11 +122,11 @@ class Session(SessionCore):
             return
         if document.hold_floor_ns is not None:
             resyncing = [self.copied_through_ns(pair) for pair in waiting if pair.complete]
-            if not copies_are_hardened(self.mover.journal_ns, resyncing):
+            if not copies_are_hardened(limit_ns, resyncing):
                 return
             # First the end of the hold is made durable, then C moves: were it the other way round, a power loss would bring
             # back the hold, and a recovery then would lose all that C was said to hold since.
-            self._lifted_floor_ns = document.hold_floor_ns
+            self.lifted_floor_ns = document.hold_floor_ns
             self.mover.want_harden()
             self.remember(document.changed(hold_floor_ns=None))
             return
@@ -187,18 +186,6 @@ class Session(SessionCore):
 
     # Commands
 
-    def configure(self, source: int) -> None:
-        """Tell `source` which of its volumes are in the session."""
-        contact = self.contacts[source]
-        contact.configures_sent += 1
-        wanted = [
-            WantedVolume(pair.primary_volume, pair.is_confirmed, pair.priority)
-            for pair in self.document.pairs
-            if pair.source == source and not pair.removing
-        ]
-        message = Configure(contact.configures_sent, wanted, self.document.policy)
-        self.actions.append(SendMessage(source, message, durably=True))
-
     def suspend(self, reason: str) -> None:
         """Suspend at the earliest instant that all primaries can reach. Raises ConflictError."""
         self.suspension.suspend(reason)
@@ -212,7 +199,7 @@ class Session(SessionCore):
         if self.is_draining:
             raise ConflictError(f"session {self.document.name!r} is switching over: add the pairs afterwards")
         self.remember(transitions.with_pairs_added(self.document, sources, pairs))
-        self._reconfigure()
+        self.reconfigure()
 
     def remove_pairs(self, secondary_volumes: list[str]) -> None:
         """Take pairs out of the session; their secondaries keep what was committed. Raises NotFoundError."""
@@ -221,12 +208,7 @@ class Session(SessionCore):
                 f"session {self.document.name!r} is switching over: remove the pairs afterwards"
             )
         self.remember(transitions.with_pairs_removing(self.document, secondary_volumes))
-        self._reconfigure()
-
-    def _reconfigure(self) -> None:
-        for source, contact in self.contacts.items():
-            if contact.is_welcomed:
-                self.configure(source)
+        self.reconfigure()
 
     def change_settings(self, document: SessionDocument) -> None:
         """Run with the settings of `document`, see transitions.with_settings. Raises ConflictError.
@@ -241,7 +223,7 @@ class Session(SessionCore):
         self.remember(document)
         self.mover.settings = mover_settings(document)
         if not links_reopen:
-            self._reconfigure()
+            self.reconfigure()
             return
         for source, contact in self.contacts.items():
             if contact.is_up:
@@ -265,7 +247,7 @@ class Session(SessionCore):
     def discard_secondary(self) -> None:
         """Begin again after a split and give up what was written here, see Split. Raises ConflictError."""
         self.split.discard_secondary()
-        self._lifted_floor_ns, self._lift_is_hardening = None, False
+        self.lifted_floor_ns, self._lift_is_hardening = None, False
 
     # Deletion
 

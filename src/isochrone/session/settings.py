@@ -15,10 +15,12 @@ class SessionSettings:
     Attributes:
         redial_ns_min, redial_ns_max: back-off between attempts to reach a primary doubles from one to the other.
         silence_ns_max: a streaming link that says nothing for so long is half-open and is closed.
+        suspend_wait_ns_max: a suspension whose time has come waits so long for primaries that have not reached it.
         drain_ns_max: a planned switchover that is not drained by then is given up.
     """
 
     redial_ns_min: int = 100 * MILLISECOND_NS
     redial_ns_max: int = 5 * SECOND_NS
     silence_ns_max: int = 5 * SECOND_NS
+    suspend_wait_ns_max: int = 30 * SECOND_NS
     drain_ns_max: int = 60 * SECOND_NS

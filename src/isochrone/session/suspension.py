@@ -1,8 +1,27 @@
-"""Suspension: when all primaries stop, and how they begin again."""
+"""Suspension: when the primaries of a session stop, and how they begin again.
+
+::
+
+    IMMEDIATE            every primary drops what it has not sent; the image comes to F, the newest instant all had reached
+    ATTIME T, DRAIN      pending: Configure tells T to every primary, each cuts its stream exactly there (capture.cut), the
+                         gate lets nothing past T be committed; once J is at T the image is all writes up to T: SUSPENDED
+    CANCEL               of a pending one, before T
+
+DRAIN is ATTIME with the present as T: everything that was acknowledged before the command is in the image. Records that
+are later than T may have been sent already, also promised and hardened, before a primary heard of T. They stay staged:
+the mover may have said that they are hardened, and marks may have been cleared on the strength of it, so throwing them away
+could lose writes. The gate keeps them out of the image until a resync has brought the rest. For the same reason T must not
+be before F when the command comes (S1, P1.3): what is up to F can no longer be left out by every primary.
+
+A primary that cuts cannot be told to go on: its writes after T are only marked. So a CANCEL that crosses a cut comes too
+late, and the session suspends all the same. What a primary that cannot be reached still has is waited for, but not for ever.
+"""
 
 from __future__ import annotations
 
 from isochrone.link.messages import Resume, Suspend, cut_text
+from isochrone.model.errors import ConflictError
+from isochrone.model.states import SessionState, SuspendCause
 from isochrone.session import transitions
 from isochrone.session.contact import Contact
 from isochrone.session.core import SessionCore
@@ -16,25 +35,144 @@ class Suspension:
         self._core = core
         self._recovery = recovery
 
-    def suspend_all(self, reason: str) -> None:
+    # At once
+
+    def suspend(self, reason: str) -> None:
+        """Suspend at the earliest instant that all primaries can reach, unless it is SUSPENDED. Raises ConflictError."""
+        transitions.suspended(self._core.document, reason, self._core.now_ns())
+        self.suspend_all(reason, SuspendCause.COMMAND)
+
+    def suspend_all(self, reason: str, cause: SuspendCause) -> None:
         """One primary cannot go on: all stop, so that the image they leave is of one instant."""
-        self._core.remember(transitions.suspended(self._core.document, reason, self._core.now_ns()))
+        core = self._core
+        form_ns = core.mover.form_ns
+        core.remember(
+            transitions.suspended(core.document, reason, core.now_ns(), cause=cause, form_ns=form_ns)
+        )
+        self._tell_primaries()
+
+    def _tell_primaries(self) -> None:
         if self._recovery.is_draining:
             self._recovery.cancel_drain()  # nothing more will come: applications need not wait for the time limit
         for source, contact in self._core.contacts.items():
             if contact.is_welcomed and not contact.suspended:
-                self._core.send(source, Suspend(cut_text(reason)))
+                self.suspend_source(source)
 
-    def resume_source(self, source: int, contact: Contact) -> None:
-        """Ask `source` to begin a new incarnation."""
-        contact.resumes_unanswered += 1
-        contact.heard_ns = self._core.now_ns()  # a suspended primary may have had nothing to say for long
-        self._core.send(source, Resume())
+    def suspend_source(self, source: int) -> None:
+        """Tell one primary that the session is suspended."""
+        document = self._core.document
+        reason = document.reason or "suspended at the secondary"
+        self._core.send(source, Suspend(cut_text(reason), document.cause))
 
-    def suspend(self, reason: str) -> None:
-        """Suspend at the earliest instant that all primaries can reach. Raises ConflictError."""
-        transitions.suspended(self._core.document, reason, self._core.now_ns())
-        self.suspend_all(reason)
+    # At a time
+
+    def suspend_at(self, at_ns: int, reason: str) -> None:
+        """Suspend when the image is exactly all writes up to `at_ns`, host time. Raises ConflictError.
+
+        A pending suspension is replaced, unless its own time has come.
+        """
+        document = self._core.document
+        if document.state is not SessionState.ACTIVE:
+            raise ConflictError(
+                f"session {document.name!r} is {document.state}: only an ACTIVE session can be suspended at a time",
+                session=document.name,
+            )
+        if self._recovery.is_draining:
+            raise ConflictError(f"session {document.name!r} is switching over: it ends with that")
+        self._refuse_when_it_has_come("another time")
+        if at_ns < self._core.mover.form_ns:
+            raise ConflictError(
+                f"time already passed: session {document.name!r} has received later writes; "
+                "give a time that is still to come, or suspend with --drain",
+                session=document.name,
+            )
+        self._set_time(at_ns, reason)
+
+    def drain(self, reason: str, now_ns: int) -> None:
+        """Suspend once everything acknowledged up to now is committed. Raises ConflictError.
+
+        Args:
+            now_ns: the present of the primaries' host time, as well as the caller knows it.
+        """
+        self.suspend_at(max(now_ns, self._core.now_ns(), self._core.mover.form_ns), reason)
+
+    def cancel(self) -> None:
+        """Forget a pending suspension. Raises ConflictError when none is, or when its time has come."""
+        document = self._core.document
+        if not document.suspend_at_ns:
+            raise ConflictError(
+                f"no suspension of session {document.name!r} is pending; a SUSPENDED session is resumed with "
+                f"`isochrone session resume {document.name}`",
+                session=document.name,
+            )
+        self._refuse_when_it_has_come("a cancel")
+        self._set_time(0, "")
+
+    def _refuse_when_it_has_come(self, what: str) -> None:
+        document = self._core.document
+        has_cut = any(contact.cut_ns for contact in self._core.contacts.values())
+        if document.suspend_at_ns and (has_cut or self._core.now_ns() >= document.suspend_at_ns):
+            raise ConflictError(
+                f"too late for {what}: the time of the pending suspension of session {document.name!r} has come, and "
+                f"primaries have cut their streams; resume it once it is SUSPENDED",
+                session=document.name,
+            )
+
+    def _set_time(self, at_ns: int, reason: str) -> None:
+        self._core.remember(transitions.suspending(self._core.document, at_ns, reason))
+        self._core.reconfigure()
+
+    def was_cut(self, source: int, contact: Contact, cut_ns: int) -> None:
+        """Primary `source` has cut its stream: nothing later than `cut_ns` will come in this incarnation."""
+        core = self._core
+        if contact.resuming or core.document.state is not SessionState.ACTIVE:
+            return
+        contact.cut_ns = cut_ns
+        if 0 < core.document.suspend_at_ns <= cut_ns:
+            return
+        name = core.document.sources[source].name
+        reason = f"a suspension was cancelled too late: primary {name} had cut its stream already"
+        if cut_ns < core.mover.form_ns:
+            self.suspend_all(reason, SuspendCause.COMMAND)
+        else:
+            self._set_time(cut_ns, reason)
+
+    def advance(self, now_ns: int) -> None:
+        """Suspend when everything up to the pending time is committed, or can no longer be waited for."""
+        core = self._core
+        at_ns = core.document.suspend_at_ns
+        if core.document.state is not SessionState.ACTIVE or not at_ns or core.is_lifting_hold:
+            return
+        reached = core.mover.journal_ns >= at_ns
+        if not reached and now_ns - at_ns <= core.settings.suspend_wait_ns_max:
+            return
+        is_exact = reached and core.mover.consistency_ns == at_ns
+        reason = core.document.suspend_reason + self._remark(reached, is_exact)
+        form_ns = core.mover.form_ns
+        core.remember(
+            transitions.suspended_at(core.document, reason, now_ns, form_ns=form_ns, is_exact=is_exact)
+        )
+        self._tell_primaries()
+
+    def _remark(self, reached: bool, is_exact: bool) -> str:
+        if is_exact:
+            return ""
+        if reached:
+            return " (a resync was not complete: the image stays the one from before it)"
+        seconds = self._core.settings.suspend_wait_ns_max / 1e9
+        names = ", ".join(self.behind(self._core.document.suspend_at_ns)) or "what was received"
+        return f" (not reached within {seconds:.0f} s after its time: {names}; the image is of what had come from all)"
+
+    def behind(self, at_ns: int) -> list[str]:
+        """Return the names of primaries that have not sent everything up to `at_ns`, of those that count into F."""
+        core = self._core
+        return [
+            f"primary {core.document.sources[number].name}"
+            for number, state in sorted(core.mover.sources.items())
+            if state.joined_ns is not None and state.through_ns < at_ns
+        ]
+
+    # Beginning again
 
     def resume(self) -> None:
         """Begin again: every primary copies what it marked. Raises ConflictError."""
@@ -42,3 +180,10 @@ class Suspension:
         for source, contact in self._core.contacts.items():
             if contact.is_welcomed:
                 self.resume_source(source, contact)
+
+    def resume_source(self, source: int, contact: Contact) -> None:
+        """Ask `source` to begin a new incarnation."""
+        contact.resumes_unanswered += 1
+        contact.cut_ns = 0
+        contact.heard_ns = self._core.now_ns()  # a suspended primary may have had nothing to say for long
+        self._core.send(source, Resume())

@@ -10,12 +10,23 @@ from collections.abc import Iterable, Mapping
 from isochrone.link.messages import cut_text
 from isochrone.model.errors import ConflictError, NotFoundError, RefusedError
 from isochrone.model.policy import SessionPolicy
-from isochrone.model.states import SessionState
+from isochrone.model.states import SessionState, SuspendCause
 from isochrone.session.document import PairDocument, SessionDocument, SourceDocument
 
 
-def suspended(document: SessionDocument, reason: str, now_ns: int) -> SessionDocument:
-    """ACTIVE -> SUSPENDED."""
+def suspended(
+    document: SessionDocument,
+    reason: str,
+    now_ns: int,
+    *,
+    cause: SuspendCause = SuspendCause.COMMAND,
+    form_ns: int = 0,
+) -> SessionDocument:
+    """ACTIVE -> SUSPENDED. A suspension that was pending is over with it; its time still bounds the image.
+
+    Args:
+        form_ns: F now.
+    """
     if document.is_over:
         raise ConflictError(
             f"session {document.name!r} is {document.state}: there is nothing to suspend",
@@ -23,11 +34,53 @@ def suspended(document: SessionDocument, reason: str, now_ns: int) -> SessionDoc
         )
     if document.state is SessionState.SUSPENDED:
         return document
-    return document.changed(state=SessionState.SUSPENDED, reason=cut_text(reason), since_ns=now_ns)
+    at_ns = document.suspend_at_ns
+    if at_ns:
+        document = _with_stream_ends(document, at_ns if form_ns > at_ns else None)
+    return document.changed(
+        state=SessionState.SUSPENDED, reason=cut_text(reason), cause=cause, since_ns=now_ns, suspended_at_ns=0
+    )
+
+
+def suspending(document: SessionDocument, at_ns: int, reason: str) -> SessionDocument:
+    """A suspension is pending: the image will stop at `at_ns`."""
+    return document.changed(suspend_at_ns=at_ns, suspend_reason=cut_text(reason))
+
+
+def suspended_at(
+    document: SessionDocument, reason: str, now_ns: int, *, form_ns: int, is_exact: bool
+) -> SessionDocument:
+    """The time of a pending suspension has come: ACTIVE -> SUSPENDED, and the image stays as it is at F or at that time.
+
+    With `is_exact` the committed image is that of the time. The incarnations end here also for a primary that does not
+    hear of it before the session is resumed: its stream was cut, and what it wrote since is only marked.
+    """
+    at_ns = document.suspend_at_ns
+    document = _with_stream_ends(document, min(at_ns, form_ns))
+    return document.changed(
+        state=SessionState.SUSPENDED,
+        reason=cut_text(reason),
+        cause=SuspendCause.COMMAND,
+        since_ns=now_ns,
+        suspended_at_ns=at_ns if is_exact else 0,
+    )
+
+
+def _with_stream_ends(document: SessionDocument, floor_ns: int | None) -> SessionDocument:
+    """No suspension is pending any more, every stream ends, and the image is kept at `floor_ns` until the next resync."""
+    sources = tuple(source.model_copy(update={"incarnation": ""}) for source in document.sources)
+    held = floor_ns if document.hold_floor_ns is None else document.hold_floor_ns
+    return document.changed(suspend_at_ns=0, suspend_reason="", sources=sources, hold_floor_ns=held)
 
 
 def resumed(document: SessionDocument, now_ns: int) -> SessionDocument:
     """SUSPENDED -> ACTIVE; the primaries then copy what they marked, and no pair is DUPLEX before that is done."""
+    if document.suspend_at_ns:
+        raise ConflictError(
+            f"a suspension of session {document.name!r} is pending: forget it with "
+            f"`isochrone session suspend {document.name} --cancel`",
+            session=document.name,
+        )
     if document.state is not SessionState.SUSPENDED:
         raise ConflictError(
             f"session {document.name!r} is {document.state}: only a SUSPENDED session can be resumed",
@@ -36,7 +89,12 @@ def resumed(document: SessionDocument, now_ns: int) -> SessionDocument:
     sources = tuple(source.model_copy(update={"resume_wanted": True}) for source in document.sources)
     pairs = tuple(pair.model_copy(update={"duplex": False}) for pair in document.pairs)
     return document.changed(
-        state=SessionState.ACTIVE, reason="", since_ns=now_ns, sources=sources, pairs=pairs
+        state=SessionState.ACTIVE,
+        reason="",
+        since_ns=now_ns,
+        suspended_at_ns=0,
+        sources=sources,
+        pairs=pairs,
     )
 
 
@@ -175,6 +233,9 @@ def recovering(
         recovered_ns=limit_ns,
         since_ns=now_ns,
         reason="",
+        suspend_at_ns=0,
+        suspend_reason="",
+        suspended_at_ns=0,
     )
 
 

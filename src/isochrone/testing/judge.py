@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from isochrone.capture.stream import CapturedVolume
-from isochrone.session.document import PairDocument
+from isochrone.session.document import PairDocument, SessionDocument
 from isochrone.testing.application import volume_key
 from isochrone.testing.history import ZERO_TOKEN, History
 from isochrone.testing.oracle import Oracle, OracleError
@@ -42,6 +42,8 @@ class Tally:
     copies_broken_off: int = 0
     tracks_copied: int = 0
     tracks_equal: int = 0
+    timed_suspensions: int = 0
+    exact_suspensions: int = 0
 
 
 class Judge:
@@ -78,6 +80,18 @@ class Judge:
             self.tally.image_checks += 1
             self.tally.resyncs_held += session.document.hold_floor_ns is not None
             self.check_volumes(complete, session.mover.consistency_ns)
+            self._check_time_of_suspension(session.document, complete, session.mover.consistency_ns)
+
+    def _check_time_of_suspension(
+        self, document: SessionDocument, complete: Sequence[PairDocument], consistency_ns: int
+    ) -> None:
+        """A suspension at a time leaves the writes up to that time and none later."""
+        pending_ns, reached_ns = document.suspend_at_ns, document.suspended_at_ns
+        if pending_ns and consistency_ns > pending_ns:
+            raise OracleError("C has passed the time of a pending suspension:", [document.suspend_reason])
+        if reached_ns:
+            self.tally.exact_suspensions += 1
+            self.check_volumes(complete, reached_ns)
 
     def check_volumes(self, pairs: Sequence[PairDocument], through_ns: int) -> None:
         """The secondaries of `pairs` hold exactly the writes up to `through_ns`, and never went back (P2.2)."""

@@ -41,6 +41,8 @@ class Operator:
             self._replace_a_pair(session)
         elif session.document.state is SessionState.SUSPENDED:
             self._world.operate(lambda s: s.resume())
+        elif self._rng.random() < 0.4:
+            self._suspend_at_a_time()
         elif self._rng.random() < 0.3:
             self._world.operate(lambda s: s.suspend("by the operator"))
             if self._rng.random() < 0.3:  # on second thoughts
@@ -80,6 +82,22 @@ class Operator:
             if not pair.removing
         }
         return all((primary, volume) in names for primary, volume, _ in pairs)
+
+    def _suspend_at_a_time(self) -> None:
+        """Suspend at a time to come or now, and perhaps think better of it, before that time, after it, or just then."""
+        world, now_ns = self._world, self._events.now_ns()
+        at_ns = now_ns + self._rng.choice((0, 1, 30, 200)) * MILLISECOND_NS
+        if at_ns == now_ns:
+            world.operate(lambda s: s.suspension.drain("drained by the operator", now_ns))
+        elif not world.operate(lambda s: s.suspension.suspend_at(at_ns, "at a time, by the operator")):
+            return
+        world.tally.timed_suspensions += 1
+        if self._rng.random() < 0.3:
+            delay_ns = max(0, at_ns - now_ns + self._rng.randrange(-20, 20) * MILLISECOND_NS)
+            self._events.after(delay_ns, self._cancel)
+
+    def _cancel(self) -> None:
+        self._world.operate(lambda s: s.suspension.cancel())
 
     # A pair leaves and comes back, to a new volume
 

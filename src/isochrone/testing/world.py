@@ -147,6 +147,7 @@ class World:
             redial_ns_min=5 * MILLISECOND_NS,
             redial_ns_max=50 * MILLISECOND_NS,
             silence_ns_max=200 * MILLISECOND_NS,
+            suspend_wait_ns_max=400 * MILLISECOND_NS,
         )
         return SecondaryNode("s", "f" * 32, self.events, self._fork(), disk, settings, self._dial)
 
