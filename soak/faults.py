@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from isochrone.testing.processes import ControllerProcess, kill_together
+from isochrone.testing.processes import ControllerProcess, kill_together, wait_until
 from soak.loads import Load
-from soak.sites import WEST, Sites, SoakError, freeze, thaw
+from soak.sites import BLOCKED_S_MAX, WEST, Sites, SoakError, freeze, thaw
 from support.faulty_device import DeviceError
 
 SHORT_S: Final = (0.3, 1.5)
@@ -28,12 +28,26 @@ class Stage:
 
     Attributes:
         proofs: what was verified, by kind, with counts.
+        link_bytes_per_s: of the link to west in good times; None for as fast as it goes.
     """
 
     sites: Sites
     loads: Sequence[Load]
     random: random.Random
     proofs: dict[str, int] = field(default_factory=dict)
+    link_bytes_per_s: int | None = None
+
+    def set_link(self, bytes_per_s: int | None) -> None:
+        """Give the link another rate for good times: on a slow one, resyncs last long enough to be met by faults."""
+        self.link_bytes_per_s = bytes_per_s
+        self.restore_link()
+
+    def restore_link(self) -> None:
+        """Give the link its rate for good times back."""
+        if self.link_bytes_per_s is None:
+            self.sites.network.unlimit_rate()
+        else:
+            self.sites.network.limit_rate(WEST, self.link_bytes_per_s)
 
     def a_primary(self) -> ControllerProcess:
         """One of east's controllers."""
@@ -183,7 +197,7 @@ def _slow_link(stage: Stage) -> str:
     try:
         seconds = stage.pause((4.0, 8.0))
     finally:
-        stage.sites.network.unlimit_rate()
+        stage.restore_link()
     return f"{LINK_RATE_BYTES_PER_S // 1000} kB/s for {seconds:.1f} s"
 
 
@@ -202,6 +216,25 @@ def _fail_device(error: DeviceError) -> Callable[[Stage], str]:
         return f"for {seconds:.1f} s after it was told"
 
     return do
+
+
+def _lose_device(stage: Stage) -> str:
+    """The device is pulled out: the pool turns read-only, and says so, until the device is back and west restarted."""
+    device, west = stage.sites.device, stage.sites.west
+    if device is None:
+        raise SoakError("this soak has no device that can fail")
+    began_ns = stage.sites.host_time_ns()
+    device.pull_out()
+    wait_until(
+        lambda: west.get("/v1/pool")["state"] == "READ_ONLY",
+        "west's pool is read-only",
+        deadline_s=BLOCKED_S_MAX,
+    )
+    _wait_lag_grows(stage, began_ns)
+    west.kill()
+    device.plug_in()
+    west.start()
+    return "until west was restarted"
 
 
 def _suspend(stage: Stage) -> str:
@@ -270,6 +303,12 @@ _FENCED: Final = (
     r"request failed.*was recovered at west",
 )
 _TROUBLE: Final = (r"session cannot go on",)
+_LOSS: Final = (
+    *_TROUBLE,
+    r"pool turned read-only",
+    r"pool was not left in order",
+    r"repair the device.*received writes wait",
+)
 
 FAULTS: Final = (
     Fault("kill -9 of a primary", _kill_primary),
@@ -284,6 +323,7 @@ FAULTS: Final = (
     Fault("slow link", _slow_link),
     Fault("secondary's device: EIO", _fail_device(DeviceError.EIO), _TROUBLE),
     Fault("secondary's device: ENOSPC", _fail_device(DeviceError.ENOSPC), _TROUBLE),
+    Fault("secondary's device pulled out", _lose_device, _LOSS),
     Fault("suspend and resume", _suspend),
     Fault("suspend in the middle of a resync", _suspend_in_resync),
     Fault("recover a copy of the secondary", _recover_copy),

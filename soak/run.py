@@ -37,8 +37,10 @@ PRIMARIES: Final = ("east-1", "east-2")
 POOL_SIZE_BYTES: Final = 1 << 30
 SIDE_FILE_MAX: Final = "8MiB"
 """Small, so that outages of seconds overflow it and marks do the work."""
-OVERLAP_SHARE: Final = 0.3
+OVERLAP_SHARE: Final = 0.4
 """Faults after which the next one does not wait for DUPLEX."""
+LINK_RATES_BYTES_PER_S: Final = (None, 6_000_000)
+"""Of the link, from round to round."""
 ALWAYS_EXPECTED: Final = (
     r"other hosts can reach this address",
     r"SUSPENDED.*the side file reached its limit.*(session|capture) changed",
@@ -159,6 +161,7 @@ def _play(
     stage.sites.vitals.look_calm(stage.sites.controllers)
     round_number = 0
     while round_number < rounds if rounds is not None else time.monotonic() < end_s:
+        stage.set_link(LINK_RATES_BYTES_PER_S[round_number % len(LINK_RATES_BYTES_PER_S)])
         round_number += 1
         for fault in stage.random.sample(faults, len(faults)):
             if rounds is None and time.monotonic() > end_s:

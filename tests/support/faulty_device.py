@@ -5,14 +5,14 @@
     file  <-  nbdkit file plugin, error filter (EIO)  <-  nbdkit nbd plugin, error filter (ENOSPC)  <-  nbdfuse: a file
 
 Every error comes out of a system call, as from a broken disk or a full thin pool; nothing in the controller knows of it.
+The device can also go away altogether, so that syncs and reads fail too, and come back as it was.
 """
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -30,92 +30,86 @@ class DeviceError(StrEnum):
     ENOSPC = "ENOSPC"
 
 
-@dataclass(frozen=True, slots=True)
 class FaultyDevice:
-    """The device; it works until told to fail.
+    """The device; `faulty_device` makes and removes it. It works until told to fail.
 
     Attributes:
         path: the file to use.
         backing: the file that holds its bytes, for a copy.
     """
 
-    path: Path
-    backing: Path
+    def __init__(self, folder: Path, size_bytes: int) -> None:
+        self.path = folder / "device"
+        self.backing = folder / "backing"
+        self._folder = folder
+        self._size_bytes = size_bytes
+        self._processes: list[subprocess.Popen[bytes]] = []
+        folder.mkdir(parents=True)
+        self.path.touch()
+        with self.backing.open("wb") as file:
+            file.truncate(size_bytes)
 
     def fail_writes(self, error: DeviceError) -> None:
         """Answer every write with `error` from now on."""
         self._trigger(error).touch()
 
     def heal(self) -> None:
-        """Work again."""
+        """Work again after `fail_writes`."""
         for error in DeviceError:
             self._trigger(error).unlink(missing_ok=True)
 
+    def plug_in(self) -> None:
+        """Make the device appear. Users start after it, and again after it was gone."""
+        below = ["file", str(self.backing)]
+        for error in DeviceError:
+            server = self._folder / f"{error}.sock"
+            faults = [
+                f"error-pwrite={error}",
+                "error-pwrite-rate=100%",
+                f"error-pwrite-file={self._trigger(error)}",
+            ]
+            words = ["nbdkit", "--foreground", "--unix", str(server), "--filter=error", *below, *faults]
+            process = self._start(words)
+            self._wait(process, server.is_socket, f"{server.name} listens")
+            below = ["nbd", f"socket={server}"]
+        fuse = self._start(["nbdfuse", str(self.path), f"nbd+unix:///?socket={server}"])
+        self._wait(fuse, lambda: self.path.stat().st_size == self._size_bytes, f"nbdfuse serves {self.path}")
+
+    def pull_out(self) -> None:
+        """Take the device away, whoever has it open: every call on it fails from now on."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        self._processes.clear()
+        with contextlib.suppress(ProgramError):  # never mounted
+            run("umount", "--lazy", self.path)
+        for error in DeviceError:
+            (self._folder / f"{error}.sock").unlink(missing_ok=True)
+
     def _trigger(self, error: DeviceError) -> Path:
-        return self.backing.parent / f"fail-{error}"
+        return self._folder / f"fail-{error}"
+
+    def _start(self, words: list[str]) -> subprocess.Popen[bytes]:
+        # In a session of its own: Ctrl-C must not take the device from under its users.
+        nothing = subprocess.DEVNULL
+        process = subprocess.Popen(
+            words, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True
+        )
+        self._processes.append(process)
+        return process
+
+    def _wait(self, process: subprocess.Popen[bytes], is_there: Callable[[], bool], what: str) -> None:
+        wait_until(lambda: process.poll() is not None or is_there(), what, deadline_s=START_S_MAX)
+        if process.poll() is not None:
+            raise ProgramError(f"{process.args!r} ended with exit code {process.returncode}")
 
 
 @contextlib.contextmanager
 def faulty_device(folder: Path, size_bytes: int) -> Iterator[FaultyDevice]:
-    """Make a device of `size_bytes` in `folder` (made for it); it goes with the block, whoever has it open.
-
-    Users start after it: it must have been there when their mount namespace was made.
-    """
-    folder.mkdir(parents=True)
-    device = FaultyDevice(folder / "device", folder / "backing")
-    device.path.touch()
-    with device.backing.open("wb") as file:
-        file.truncate(size_bytes)
-    servers = [folder / f"{error}.sock" for error in DeviceError]
-    with contextlib.ExitStack() as stack:
-        below = ["file", str(device.backing)]
-        for server, error in zip(servers, DeviceError, strict=True):
-            trigger = device.backing.parent / f"fail-{error}"
-            faults = [f"error-pwrite={error}", "error-pwrite-rate=100%", f"error-pwrite-file={trigger}"]
-            words = ["nbdkit", "--foreground", "--unix", str(server), "--filter=error", *below, *faults]
-            process = stack.enter_context(_running(words))
-            _wait_for(server, process)
-            below = ["nbd", f"socket={server}"]
-        uri = f"nbd+unix:///?socket={servers[-1]}"
-        fuse = stack.enter_context(_running(["nbdfuse", str(device.path), uri]))
-        stack.callback(_unmount, device.path)
-        wait_until(
-            lambda: fuse.poll() is not None or device.path.stat().st_size == size_bytes,
-            f"nbdfuse serves {device.path}",
-            deadline_s=START_S_MAX,
-        )
-        if fuse.poll() is not None:
-            raise ProgramError(f"nbdfuse ended with exit code {fuse.returncode}")
-        yield device
-
-
-@contextlib.contextmanager
-def _running(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    # In a session of its own: Ctrl-C must not take the device from under its users.
-    process = subprocess.Popen(
-        words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    """Make a device of `size_bytes` in `folder` (made for it); it goes with the block, whoever has it open."""
+    device = FaultyDevice(folder, size_bytes)
     try:
-        yield process
+        device.plug_in()
+        yield device
     finally:
-        process.terminate()
-        process.wait(START_S_MAX)
-
-
-def _wait_for(server: Path, process: subprocess.Popen[bytes]) -> None:
-    wait_until(
-        lambda: process.poll() is not None or server.is_socket(),
-        f"{server.name} listens",
-        deadline_s=START_S_MAX,
-    )
-    if process.poll() is not None:
-        raise ProgramError(f"{process.args!r} ended with exit code {process.returncode}")
-
-
-def _unmount(path: Path) -> None:
-    with contextlib.suppress(ProgramError):  # never mounted, or already gone
-        run("umount", "--lazy", path)
+        device.pull_out()
