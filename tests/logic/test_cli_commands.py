@@ -179,7 +179,7 @@ def test_a_proxy_for_the_web_is_not_asked(isochrone: CommandLine, monkeypatch: p
 def test_settings_reach_the_session(isochrone: CommandLine) -> None:
     settings = ("--group-interval-ms", "25", "--group-size-max", "8MiB", "--compression", "zstd")
     pacing = ("--overflow", "suspend", "--pace-delay-ms-max", "7")
-    copying = ("--copy-rate-max", "50MiB", "--copy-share", "30")
+    copying = ("--copy-rate-max", "50MiB", "--copy-share", "30", "--compare", "always")
     answer = json.loads(done(isochrone(*CREATE_BANK, *settings, *pacing, *copying, "--json")).out)
     assert answer["settings"] == {
         "group_interval_ms": 25.0,
@@ -189,6 +189,7 @@ def test_settings_reach_the_session(isochrone: CommandLine) -> None:
         "pace_delay_ms_max": 7.0,
         "copy_rate_bytes_max": 50 << 20,
         "copy_share_percent": 30,
+        "compare": "always",
     }
     assert answer["sources"][0]["address"] == "tcp:10.0.0.1:7481"
 

@@ -11,6 +11,7 @@ from isochrone.report.models import PacingReport
 from isochrone.report.text import (
     capture_view,
     captures_table,
+    pairs_table,
     pool_line,
     pool_view,
     recover_question,
@@ -22,7 +23,7 @@ from isochrone.report.text import (
     writes_text,
 )
 from isochrone.report.times import NOT_MEASURED
-from support.reports import CAPTURE, EMPTY, POOL, SESSION, SOURCE, STATUS, behind
+from support.reports import CAPTURE, EMPTY, PAIR, POOL, SESSION, SOURCE, STATUS, behind
 
 
 def text_of(view: RenderableType) -> str:
@@ -150,3 +151,15 @@ def test_the_question_before_a_recovery_tells_what_it_costs() -> None:
     assert "NOT complete (pair db-copy is COPY)" in question
     assert "14.0 ms" in question
     assert "Writes at its primaries are refused" in recover_question(SESSION, drain=True)
+
+
+def test_a_pair_says_what_comparing_has_saved() -> None:
+    pair = PAIR.model_copy(
+        update={
+            "reason": None,
+            "compared_track_count": 300,
+            "equal_track_count": 256,
+            "compare_saved_bytes": 1 << 20,
+        }
+    )
+    assert "300 tracks compared, 256 equal: 1.0 MiB not sent" in text_of(pairs_table([pair]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from isochrone.model.choices import Compression, OverflowPolicy
+from isochrone.model.choices import ComparePolicy, Compression, OverflowPolicy
 from isochrone.model.states import PairState, SessionState
 from isochrone.report.models import (
     CapturedVolume,
@@ -86,6 +86,7 @@ SETTINGS: Final = SessionSettings(
     pace_delay_ms_max=100.0,
     copy_rate_bytes_max=0,
     copy_share_percent=50,
+    compare=ComparePolicy.SUSPECTED,
 )
 SOURCE: Final = SourceReport(
     name="a",

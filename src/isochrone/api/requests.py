@@ -11,7 +11,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from isochrone.model.addresses import parse_peer_address
-from isochrone.model.choices import Compression, OverflowPolicy
+from isochrone.model.choices import ComparePolicy, Compression, OverflowPolicy
 from isochrone.model.errors import RefusedError
 from isochrone.model.names import check_name
 from isochrone.model.split import Side
@@ -44,6 +44,7 @@ Address = Annotated[str, AfterValidator(_address)]
 Name = Annotated[str, AfterValidator(_name)]
 CompressionChoice = Annotated[Compression, Field(strict=False)]
 """JSON has no enumerations: the word stands for the choice."""
+CompareChoice = Annotated[ComparePolicy, Field(strict=False)]
 OverflowChoice = Annotated[OverflowPolicy, Field(strict=False)]
 GroupIntervalMs = Annotated[float, Field(ge=1, le=60_000)]
 GroupBytesMax = Annotated[int, Field(ge=1 << 20, le=1 << 30)]
@@ -101,6 +102,8 @@ class SettingsRequest(Request):
         copy_rate_bytes_max: images of tracks that one primary sends in a second at most; 0 (default) for no limit.
         copy_share_percent: of the time, at most so much of the link is given to images while applications write.
             Default 50.
+        compare: which marked tracks are compared by hash before they are sent: "suspected" (default: those that nobody
+            knows to differ, after a power loss say), "always" or "never".
         priorities: by secondary volume: pairs of a higher one (default 0) are copied first.
     """
 
@@ -111,6 +114,7 @@ class SettingsRequest(Request):
     pace_delay_ms_max: PaceDelayMsMax | None = None
     copy_rate_bytes_max: CopyRateBytesMax | None = None
     copy_share_percent: CopySharePercent | None = None
+    compare: CompareChoice | None = None
     priorities: Annotated[dict[Name, PairPriority], Field(max_length=PAIRS_PER_REQUEST_MAX)] | None = None
 
 

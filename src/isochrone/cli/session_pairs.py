@@ -9,6 +9,7 @@ import typer
 from isochrone.cli.options import CONTROLLER_DEFAULT, Controller, Json, TimeoutS
 from isochrone.cli.session_output import Name, print_session
 from isochrone.cli.session_settings import (
+    CompareWord,
     CompressionWord,
     CopyRateMax,
     CopyShare,
@@ -55,6 +56,7 @@ def create(
     pace_delay_ms_max: PaceDelayMsMax = None,
     copy_rate_max: CopyRateMax = None,
     copy_share: CopyShare = None,
+    compare: CompareWord = None,
     priority: Priorities = [],  # noqa: B006  # Typer copies it
     wait: Wait = False,
     timeout_s: TimeoutS = None,
@@ -78,6 +80,7 @@ def create(
         pace_delay_ms_max=pace_delay_ms_max,
         copy_rate_bytes_max=copy_rate_max,
         copy_share_percent=copy_share,
+        compare=compare,
     )
     if priority:
         body["priorities"] = given_priorities(priority)

@@ -46,6 +46,13 @@ CopyShare = Annotated[
         help="Of each link, for copies while applications write. Default 50.",
     ),
 ]
+CompareWord = Annotated[
+    str | None,
+    typer.Option(
+        "--compare",
+        help="Marked tracks to compare by hash before they are sent: suspected (default), always or never.",
+    ),
+]
 Priorities = Annotated[
     list[str],
     typer.Option(
@@ -89,6 +96,7 @@ def set_session(
     pace_delay_ms_max: PaceDelayMsMax = None,
     copy_rate_max: CopyRateMax = None,
     copy_share: CopyShare = None,
+    compare: CompareWord = None,
     priority: Priorities = [],  # noqa: B006  # Typer copies it
     controller: Controller = CONTROLLER_DEFAULT,
     json: Json = False,
@@ -109,6 +117,7 @@ def set_session(
         pace_delay_ms_max=pace_delay_ms_max,
         copy_rate_bytes_max=copy_rate_max,
         copy_share_percent=copy_share,
+        compare=compare,
     )
     if priority:
         body["priorities"] = given_priorities(priority)

@@ -21,6 +21,7 @@ from isochrone.capture.document import CaptureState
 from isochrone.capture.links import PrimaryLinks
 from isochrone.capture.primary import Primary
 from isochrone.controller.spilling import SpillRunner
+from isochrone.controller.unreadable_log import UnreadableLog
 from isochrone.link.connection import Connection
 from isochrone.link.messages import Hello, Message
 from isochrone.model.errors import (
@@ -104,6 +105,7 @@ class PrimaryShell:
         self._tick_is_near = False
         self._stopped = False
         self._trouble = ""
+        self._unreadable = UnreadableLog()
         self._started_wall_ns = time.time_ns()
         self._spill = SpillRunner(primary, done=self._spill_went_on, on_fatal=on_fatal)
 
@@ -252,6 +254,7 @@ class PrimaryShell:
                 self._links.link_pending_bytes(link, connection.pending_bytes)
             self.primary.tick()
             self._trouble = ""
+            self._unreadable.look(self.primary.streams.values(), self._loop.time())
         except (UnavailableError, OSError) as error:
             self._tell_trouble(str(error))
         except Exception as error:

@@ -14,12 +14,13 @@ from isochrone.report.models import (
     ResyncReport,
     SessionReport,
     SourceReport,
+    TrackRange,
 )
 from isochrone.report.split_models import SplitReport
 from isochrone.report.times import NS_PER_S, TimePoint, duration_text
 from isochrone.session.contact import Contact, ContactState
-from isochrone.session.document import PairDocument, SessionDocument
-from isochrone.session.explain import blocked_on, image_incomplete_because, pair_state
+from isochrone.session.document import PairDocument
+from isochrone.session.explain import blocked_on, image_incomplete_because, pair_state, unreadable_text
 from isochrone.session.session import Session
 from isochrone.store.volume import Volume
 
@@ -156,6 +157,7 @@ def _pair_report(shell: SessionShell, pair: PairDocument, volumes: Mapping[str, 
     copy = shell.progress.copies.get(pair.secondary_volume)
     volume = volumes.get(pair.secondary_volume) if pair.is_confirmed else None
     state = pair_state(session, pair)
+    told = None if pair.primary_number is None else contact.copies.get(pair.primary_number)
     copying = state is PairState.COPY and remaining is not None
     return PairReport(
         source=session.document.sources[pair.source].name,
@@ -167,8 +169,15 @@ def _pair_report(shell: SessionShell, pair: PairDocument, volumes: Mapping[str, 
         tracks_remaining=remaining,
         estimate_s=shell.progress.pair_estimate_s(pair.secondary_volume) if copying else None,
         priority=pair.priority,
-        reason=_pair_reason(session.document, contact, pair),
+        reason=_pair_reason(session, contact, pair),
         refused=pair.primary_volume in contact.refused and not pair.removing,
+        compared_track_count=told.compared_count if told else 0,
+        equal_track_count=told.equal_count if told else 0,
+        compare_saved_bytes=told.equal_count * shell.track_size_bytes if told else 0,
+        unreadable_track_count=told.unreadable_count if told else 0,
+        unreadable=tuple(
+            TrackRange(track=run.track, track_count=run.count) for run in (told.unreadable if told else ())
+        ),
     )
 
 
@@ -189,9 +198,9 @@ def _tracks_remaining(contact: Contact, pair: PairDocument) -> int | None:
     return None if pair.primary_number is None else contact.tracks_remaining.get(pair.primary_number)
 
 
-def _pair_reason(document: SessionDocument, contact: Contact, pair: PairDocument) -> str | None:
+def _pair_reason(session: Session, contact: Contact, pair: PairDocument) -> str | None:
     if pair.removing:
         return "leaves the session"
-    if document.state is SessionState.SUSPENDED:
-        return document.reason
-    return contact.refused.get(pair.primary_volume)
+    if session.document.state is SessionState.SUSPENDED:
+        return session.document.reason
+    return contact.refused.get(pair.primary_volume) or unreadable_text(session, pair) or None

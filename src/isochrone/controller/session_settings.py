@@ -18,6 +18,7 @@ def chosen_settings(request: SettingsRequest) -> dict[str, object]:
         "pace_delay_ns_max": _ns(request.pace_delay_ms_max),
         "copy_rate_bytes_max": request.copy_rate_bytes_max,
         "copy_share_percent": request.copy_share_percent,
+        "compare": request.compare,
     }
     return {name: value for name, value in settings.items() if value is not None}
 
@@ -33,6 +34,7 @@ def settings_report(document: SessionDocument) -> SessionSettings:
         pace_delay_ms_max=policy.pace_delay_ns_max / NS_PER_MS,
         copy_rate_bytes_max=policy.copy_rate_bytes_max,
         copy_share_percent=policy.copy_share_percent,
+        compare=policy.compare,
     )
 
 

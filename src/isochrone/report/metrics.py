@@ -241,6 +241,21 @@ FAMILIES: Final[tuple[Family, ...]] = (
     ),
     _pair("tracks_remaining", "Tracks whose image is still to be read.", lambda p: p.tracks_remaining),
     _pair(
+        "compared_tracks",
+        "Tracks compared before they were sent, in the last copy that compared any.",
+        lambda p: p.compared_track_count,
+    ),
+    _pair(
+        "compare_saved_bytes",
+        "Of these, bytes of tracks that were equal and not sent.",
+        lambda p: p.compare_saved_bytes,
+    ),
+    _pair(
+        "unreadable_tracks",
+        "Tracks that the primary's device cannot read; the copy waits for them.",
+        lambda p: p.unreadable_track_count,
+    ),
+    _pair(
         "copied_ratio",
         "Part of the copy that is done, 0 to 1.",
         lambda p: None if p.copied_percent is None else p.copied_percent / 100,

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import computed_field
 
-from isochrone.model.choices import Compression, OverflowPolicy
+from isochrone.model.choices import ComparePolicy, Compression, OverflowPolicy
 from isochrone.model.states import PairState, SessionState, SuspendCause
 from isochrone.report.base import Report
 from isochrone.report.split_models import SplitReport
@@ -170,6 +170,13 @@ class VolumeReport(Report):
     written_bytes: int
 
 
+class TrackRange(Report):
+    """Tracks in a row."""
+
+    track: int
+    track_count: int
+
+
 class PairReport(Report):
     """One pair as the session's mover sees it.
 
@@ -182,6 +189,10 @@ class PairReport(Report):
         reason: why the pair is SUSPENDED, or cannot start; None otherwise.
         refused: it cannot start as it is (no such volume, another size, data at the secondary): a person must act.
         priority: pairs of a higher one are copied first; among equals the one with least to copy.
+        compared_track_count: tracks that were compared before they were sent, in the last copy that compared any.
+        equal_track_count: those of them that were equal, and so not sent; `compare_saved_bytes` is their size.
+        unreadable_track_count: tracks that the primary's device cannot read; the copy waits for them.
+        unreadable: the first ranges of them.
     """
 
     source: str
@@ -195,6 +206,11 @@ class PairReport(Report):
     reason: str | None = None
     refused: bool = False
     priority: int = 0
+    compared_track_count: int = 0
+    equal_track_count: int = 0
+    compare_saved_bytes: int = 0
+    unreadable_track_count: int = 0
+    unreadable: tuple[TrackRange, ...] = ()
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -248,6 +264,7 @@ class SessionSettings(Report):
     pace_delay_ms_max: float
     copy_rate_bytes_max: int
     copy_share_percent: int
+    compare: ComparePolicy
 
 
 class ResyncReport(Report):

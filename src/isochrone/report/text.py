@@ -253,9 +253,18 @@ def pairs_table(pairs: Iterable[PairReport]) -> Table:
             NONE if pair.copied_percent is None else f"{pair.copied_percent:.1f} %",
             NONE if pair.tracks_remaining is None else str(pair.tracks_remaining),
             NONE if pair.estimate_s is None else duration_text(pair.estimate_s),
-            pair.reason or NONE,
+            pair.reason or _compared(pair) or NONE,
         )
     return table
+
+
+def _compared(pair: PairReport) -> str:
+    if not pair.compared_track_count:
+        return ""
+    return (
+        f"{pair.compared_track_count} tracks compared, {pair.equal_track_count} equal: "
+        f"{format_size(pair.compare_saved_bytes)} not sent"
+    )
 
 
 def captures_table(captures: Iterable[CaptureReport]) -> Table:
