@@ -28,6 +28,7 @@ class Operator:
         self._events = world.events
         self._volumes_named = 0
         self._watched: set[str] = set()
+        self._wanted: dict[tuple[str, str], str] = {}
 
     def _session(self) -> Session | None:
         return self._world.secondary.session if self._world.secondary.is_up else None
@@ -55,6 +56,8 @@ class Operator:
         world = self._world
         session_id = world.renewal.session_id
         is_durable = False
+        for primary, volume, secondary in pairs:
+            self._wanted[primary, volume] = secondary
 
         def flushed(error: str) -> None:
             nonlocal is_durable
@@ -66,6 +69,8 @@ class Operator:
                 return
             if world.renewal.session_id != session_id:
                 return  # the next session has all pairs from the start
+            if any(self._wanted[primary, volume] != secondary for primary, volume, secondary in pairs):
+                return  # the pair was replaced again since
             if session is not None and self._has(session, pairs):
                 world.secondary.guarded(lambda: world.secondary.flush(flushed))()
             else:
