@@ -180,7 +180,8 @@ def test_settings_reach_the_session(isochrone: CommandLine) -> None:
     settings = ("--group-interval-ms", "25", "--group-size-max", "8MiB", "--compression", "zstd")
     pacing = ("--overflow", "suspend", "--pace-delay-ms-max", "7")
     copying = ("--copy-rate-max", "50MiB", "--copy-share", "30", "--compare", "always")
-    answer = json.loads(done(isochrone(*CREATE_BANK, *settings, *pacing, *copying, "--json")).out)
+    marks = ("--marks", "durable")
+    answer = json.loads(done(isochrone(*CREATE_BANK, *settings, *pacing, *copying, *marks, "--json")).out)
     assert answer["settings"] == {
         "group_interval_ms": 25.0,
         "group_bytes_max": 8 << 20,
@@ -190,6 +191,7 @@ def test_settings_reach_the_session(isochrone: CommandLine) -> None:
         "copy_rate_bytes_max": 50 << 20,
         "copy_share_percent": 30,
         "compare": "always",
+        "mark_policy": "durable",
     }
     assert answer["sources"][0]["address"] == "tcp:10.0.0.1:7481"
 

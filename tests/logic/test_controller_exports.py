@@ -1,12 +1,13 @@
 """Volumes as NBD exports: thin on the way through, read-only when they must be."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from isochrone.capture.activity import Change
 from isochrone.controller.exports import PoolExports, VolumeExport
 from isochrone.model.errors import ConflictError, NotFoundError, PoolFullError
 from isochrone.nbd.constants import Errno
@@ -30,6 +31,13 @@ class FakeWriter:
 
     def zero(self, volume: Volume, offset: int, length: int, *, allocate: bool) -> None:
         self.calls.append(("zero", volume.name, offset, length, allocate))
+
+    def has_durable_marks(self, number: int) -> bool:
+        return number == 2
+
+    def prepare(self, volume: Volume, changes: Sequence[Change]) -> Awaitable[None] | None:
+        self.calls.append(("prepare", volume.name, *changes))
+        return None
 
     def end_batch(self) -> int:
         if self.error is not None:

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from isochrone.capture.activity_map import Suspicion
 from isochrone.link.messages import Suspend
 from isochrone.testing.sim_disk import SimDisk, SimulatedCrash, crash_nth
 from support.cores import SESSION_ID, Clock, PrimarySite, SecondarySite, Wire
@@ -57,7 +58,7 @@ def test_volumes_whose_marks_were_not_trusted_are_named_until_the_next_start() -
     site = suspended_site()
     site.disk.power_loss(Random(1))
     site.start()
-    assert site.primary.distrusted == {"s": ["a", "b"]}
+    assert site.primary.distrusted == {"s": {"a": Suspicion(1, 1), "b": Suspicion(1, 1)}}
     site.restart()
     assert site.primary.distrusted == {}
     stop(site)

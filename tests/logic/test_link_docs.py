@@ -21,7 +21,7 @@ from isochrone.link.messages import (
     VolumeRefusal,
     WantedVolume,
 )
-from isochrone.model.choices import ComparePolicy, Compression, OverflowPolicy
+from isochrone.model.choices import ComparePolicy, Compression, MarkPolicy, OverflowPolicy
 from isochrone.model.policy import SessionPolicy
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -77,7 +77,7 @@ def test_every_member_is_described(part: type) -> None:
     assert re.findall(r"`(\w+)`", row[1]) == list(members)
 
 
-@pytest.mark.parametrize("words", [ComparePolicy, Compression, OverflowPolicy, RefusalCode])
+@pytest.mark.parametrize("words", [ComparePolicy, Compression, MarkPolicy, OverflowPolicy, RefusalCode])
 def test_every_word_is_described(words: type[StrEnum]) -> None:
     row = re.search(rf"^\| {words.__name__} \| (.*) \|$", TEXT, re.MULTILINE)
     assert row is not None

@@ -21,6 +21,7 @@ UNITLESS = {
     "spill_failed",
     "quiesced",
     "held_writes",
+    "active_regions",
 }
 
 

@@ -134,7 +134,8 @@ def test_writes_that_were_never_paced_are_simply_not_held() -> None:
 
 def test_the_view_of_a_captured_session_tells_its_marks() -> None:
     text = text_of(capture_view(CAPTURE))
-    assert "marks: 77 tracks, toggled 2027-01-15T08:00:00.000Z" in text
+    assert "marks: memory, 77 tracks, toggled 2027-01-15T08:00:00.000Z" in text
+    assert "ledger-db: 2100 of 25600 regions suspected at the start" in text
     assert "1234 singly" in text
 
 

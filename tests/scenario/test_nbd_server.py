@@ -288,6 +288,37 @@ def test_others_are_answered_while_a_flush_runs(
     assert (flush.error, durable.error) == (None, None)
 
 
+def test_changes_that_must_be_prepared_wait_and_others_go_on(
+    running: RunningServer, client: NbdClient, export: MemoryExport
+) -> None:
+    gate = export.prepare_gate = running.call(asyncio.Event)
+    write = client.submit_write(4096, b"early")
+    wait_until(lambda: export.calls("prepare") == [(4096, 5)])
+    with connect(running.path) as other:
+        assert other.read(4096, 5) == bytes(5)
+    assert not write.done
+    running.call(gate.set)
+    client.drain()
+    assert write.error is None
+    assert client.read(4096, 5) == b"early"
+    client.zero(4096, 4096)
+    client.write(0, b"x" * (1 << 20))
+    assert export.calls("prepare")[1:] == [(4096, 4096), (0, 1 << 20)]
+    assert client.read(4096, 5) == b"xxxxx"
+
+
+def test_a_client_that_goes_while_its_changes_are_prepared_leaves_nothing_behind(
+    running: RunningServer, export: MemoryExport
+) -> None:
+    gate = export.prepare_gate = running.call(asyncio.Event)
+    with connect(running.path) as going:
+        going.submit_write(0, b"never")
+        wait_until(lambda: len(export.calls("prepare")) == 1)
+    running.call(gate.set)
+    wait_until(lambda: export.open_count == 0)
+    assert export.calls("write") in ([], [(0, 5)])
+
+
 def test_fua_acts_then_flushes_then_answers(client: NbdClient, export: MemoryExport) -> None:
     client.write(0, b"x", fua=True)
     assert [name for name, _, _ in export.log] == ["write", "end_batch", "flush", "flushed"]

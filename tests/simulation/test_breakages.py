@@ -14,6 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from isochrone.capture import handshake, links, pruning
+from isochrone.capture.activity import Activities
+from isochrone.capture.activity_map import ActivityMap
 from isochrone.capture.change_map import ChangeMap
 from isochrone.capture.copier import Copier
 from isochrone.capture.fencing import Fencing
@@ -151,6 +153,47 @@ def discard_tracks_that_are_not_hardened(patch: Patch) -> None:
     """Level 2 overlooks the last record of each look into the backlog."""
     set_runs = pruning._set_runs
     patch.setattr(pruning, "_set_runs", lambda flags, records: set_runs(flags, records[:-1]))
+
+
+def give_regions_up_before_the_sync(patch: Patch) -> None:
+    """A region is given up although its last writes here can still be lost."""
+    begin_trim = Activities.begin_trim
+
+    def begin_and_end(self: Activities, now_ns: int) -> None:
+        begin_trim(self, now_ns)
+        self.end_trim()
+
+    patch.setattr(Activities, "begin_trim", begin_and_end)
+
+
+def activate_regions_after_the_write(patch: Patch) -> None:
+    """A region becomes durably active a little after its first write."""
+    enter = ActivityMap.enter
+    prune = SessionStream.prune
+    late: list[tuple[ActivityMap, int, int]] = []
+
+    def collect(self: ActivityMap, track: int, track_count: int) -> None:
+        late.append((self, track, track_count))
+
+    def prune_and_enter(self: SessionStream, now_ns: int, remember: Callable[[SessionStream], None]) -> None:
+        mine = [captured.activity for captured in self.volumes.values()]
+        if len(late) > 20:
+            for activity, track, track_count in late:
+                if any(activity is one for one in mine):
+                    enter(activity, track, track_count)
+            late.clear()
+        prune(self, now_ns, remember)
+
+    patch.setattr(ActivityMap, "ask", lambda _self, _track, _count: True)
+    patch.setattr(ActivityMap, "enter", collect)
+    patch.setattr(SessionStream, "prune", prune_and_enter)
+
+
+def give_up_regions_with_marks(patch: Patch) -> None:
+    """A region is given up although the secondary still lacks some of it."""
+    patch.setattr(
+        ChangeMap, "blocks_near_marks", lambda _self, blocks, _tracks: np.zeros(len(blocks), np.bool_)
+    )
 
 
 def continue_across_a_gap(patch: Patch) -> None:
@@ -323,6 +366,10 @@ BREAKAGES: list[Breakage] = [
     forget_held_writes_on_abort,
     image_older_than_a_write_it_supersedes,
     toggle_twice_without_release,
+    discard_tracks_that_are_not_hardened,
+    give_regions_up_before_the_sync,
+    activate_regions_after_the_write,
+    give_up_regions_with_marks,
     continue_across_a_gap,
     harden_before_the_sync,
     form_at_the_newest_promise,

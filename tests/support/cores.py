@@ -27,7 +27,7 @@ from isochrone.link.messages import (
     RecordSet,
     WantedVolume,
 )
-from isochrone.model.choices import Compression, OverflowPolicy
+from isochrone.model.choices import Compression, MarkPolicy, OverflowPolicy
 from isochrone.model.policy import SessionPolicy
 from isochrone.model.records import RECORD_DTYPE, RecordBatch, RecordKind
 from isochrone.mover.mover import Mover, ReceivedSet
@@ -259,12 +259,13 @@ class PrimarySite:
         window_bytes: int = WINDOW_OPEN,
         policy: OverflowPolicy = OverflowPolicy.PACE,
         pace_delay_ns_max: int = 0,
+        marks: MarkPolicy = MarkPolicy.MEMORY,
     ) -> SessionStream:
         """Go through the handshake of one session on `link` and return its stream."""
         greeting = greeting or hello()
         self.links.link_opened(link)
         self.say(link, greeting)
-        wanted = SessionPolicy(overflow_policy=policy, pace_delay_ns_max=pace_delay_ns_max)
+        wanted = SessionPolicy(overflow_policy=policy, pace_delay_ns_max=pace_delay_ns_max, mark_policy=marks)
         self.say(link, Configure(1, [WantedVolume(name, name in not_empty) for name in volumes], wanted))
         self.say(link, Ack(0, window_bytes, 0))
         return self.primary.streams[greeting.session_id]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Final, TypeVar
@@ -28,6 +28,7 @@ class MemoryExport:
         failures: by method name, what it raises when called.
         hold_ns: what `end_batch` returns.
         flush_gate: while set to an event, `flush` waits for it.
+        prepare_gate: while set to an event, changes are to be told first and wait for it.
         log: names of the calls, in order; "write" with offset and length.
     """
 
@@ -52,6 +53,7 @@ class MemoryExport:
         self.failures: dict[str, Exception] = {}
         self.hold_ns = 0
         self.flush_gate: asyncio.Event | None = None
+        self.prepare_gate: asyncio.Event | None = None
         self.log: list[tuple[str, int, int]] = []
         self.open_count = 0
 
@@ -95,6 +97,20 @@ class MemoryExport:
             run_end = end if other < 0 else min(other * track, end)
             yield offset, run_end - offset, bool(mapped)
             offset = run_end
+
+    @property
+    def wants_notice(self) -> bool:
+        return self.prepare_gate is not None
+
+    def prepare(self, changes: Sequence[tuple[int, int, bool]]) -> Awaitable[None] | None:
+        for offset, length, _ in changes:
+            self._enter("prepare", offset, length)
+        assert self.prepare_gate is not None
+        return None if self.prepare_gate.is_set() else self._pass_gate(self.prepare_gate)
+
+    @staticmethod
+    async def _pass_gate(gate: asyncio.Event) -> None:
+        await gate.wait()
 
     def end_batch(self) -> int:
         self._enter("end_batch")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from isochrone.model.choices import ComparePolicy, Compression, OverflowPolicy
+from isochrone.model.choices import ComparePolicy, Compression, MarkPolicy, OverflowPolicy
 from isochrone.model.states import PairState, SessionState
 from isochrone.report.models import (
     CapturedVolume,
@@ -87,6 +87,7 @@ SETTINGS: Final = SessionSettings(
     copy_rate_bytes_max=0,
     copy_share_percent=50,
     compare=ComparePolicy.SUSPECTED,
+    mark_policy=MarkPolicy.DURABLE,
 )
 SOURCE: Final = SourceReport(
     name="a",
@@ -148,7 +149,17 @@ CAPTURE: Final = CaptureReport(
     unsent_bytes=1 << 20,
     hardened=behind(20),
     consistency=behind(25),
-    volumes=(CapturedVolume(name="ledger-db", number=1, marked_track_count=77, tracks_remaining=5),),
+    volumes=(
+        CapturedVolume(
+            name="ledger-db",
+            number=1,
+            marked_track_count=77,
+            tracks_remaining=5,
+            region_count=25600,
+            active_region_count=2048,
+            suspected_region_count=2100,
+        ),
+    ),
     pacing=PacingReport(
         policy=OverflowPolicy.PACE,
         delay_ms=3.5,

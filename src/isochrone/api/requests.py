@@ -11,7 +11,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from isochrone.model.addresses import parse_peer_address
-from isochrone.model.choices import ComparePolicy, Compression, OverflowPolicy
+from isochrone.model.choices import ComparePolicy, Compression, MarkPolicy, OverflowPolicy
 from isochrone.model.errors import RefusedError
 from isochrone.model.names import check_name
 from isochrone.model.split import Side
@@ -45,6 +45,7 @@ Name = Annotated[str, AfterValidator(_name)]
 CompressionChoice = Annotated[Compression, Field(strict=False)]
 """JSON has no enumerations: the word stands for the choice."""
 CompareChoice = Annotated[ComparePolicy, Field(strict=False)]
+MarkChoice = Annotated[MarkPolicy, Field(strict=False)]
 OverflowChoice = Annotated[OverflowPolicy, Field(strict=False)]
 GroupIntervalMs = Annotated[float, Field(ge=1, le=60_000)]
 GroupBytesMax = Annotated[int, Field(ge=1 << 20, le=1 << 30)]
@@ -104,6 +105,8 @@ class SettingsRequest(Request):
             Default 50.
         compare: which marked tracks are compared by hash before they are sent: "suspected" (default: those that nobody
             knows to differ, after a power loss say), "always" or "never".
+        mark_policy: what the marks of changed tracks at the primaries survive: "memory" (default) the death of a process,
+            "durable" power loss too.
         priorities: by secondary volume: pairs of a higher one (default 0) are copied first.
     """
 
@@ -115,6 +118,7 @@ class SettingsRequest(Request):
     copy_rate_bytes_max: CopyRateBytesMax | None = None
     copy_share_percent: CopySharePercent | None = None
     compare: CompareChoice | None = None
+    mark_policy: MarkChoice | None = None
     priorities: Annotated[dict[Name, PairPriority], Field(max_length=PAIRS_PER_REQUEST_MAX)] | None = None
 
 

@@ -33,7 +33,7 @@ File: one header page (see docs/formats.md), then `track_count` bytes.
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,14 @@ def change_map_name(session_id: str, volume_number: int) -> str:
     return f"{CHANGE_MAP_PREFIX}{session_id}-{volume_number}"
 
 
+class Suspects(Protocol):
+    """Who knows which tracks can have been marked when marks were lost: an activity map."""
+
+    def suspected(self) -> NDArray[np.bool_]:
+        """Return those tracks, shape (track_count,)."""
+        ...
+
+
 class ChangeMap:
     """Marks of one volume for one session. See the module's essay.
 
@@ -73,16 +81,24 @@ class ChangeMap:
         frozen: no generation is toggled or released while set.
         toggle_ns: time of the last toggle while a monitored generation exists, else None.
         was_created: the file did not exist when the map was opened.
-        was_marked_whole: `suspect_all` was called since then.
+        was_suspected: since it was opened, or by that, tracks were marked that nobody is known to have written.
         note: when the application wrote last.
     """
 
     def __init__(
-        self, disk: Disk, name: str, volume_number: int, track_count: int, *, is_known: bool = False
+        self,
+        disk: Disk,
+        name: str,
+        volume_number: int,
+        track_count: int,
+        *,
+        is_known: bool = False,
+        suspects: Suspects | None = None,
     ) -> None:
         """Open the map, creating it empty when missing. Raises DamagedError when the file is another volume's.
 
-        With `is_known` a session's document names the map already: one that is missing then marks every track.
+        With `is_known` a session's document names the map already: one that is missing is not believed. Marks that are not
+        believed are replaced by the tracks of `suspects`, all if there are none.
         A volume in a session is never resized, but the map follows `track_count`: marks of tracks that stay are kept.
         """
         self._disk = disk
@@ -96,10 +112,12 @@ class ChangeMap:
         boot = xxh3_64_intdigest(disk.boot_id.encode()) >> 1 | 1
         last_boot = self._last_boot(volume_number)
         self.was_created = last_boot is None
-        self.was_marked_whole = False
+        self.was_suspected = False
         self._map(track_count)
         if last_boot not in (None, boot, _CLOSED) or (last_boot is None and is_known):
-            self.suspect_all()
+            if suspects is not None:
+                self._marks[:] = 0  # what a power loss has left of them says nothing
+            self.distrust(suspects)
         if last_boot != boot:
             self._file.pwrite(_HEADER.pack(MAGIC, VERSION, volume_number, boot), 0)
         if last_boot == _CLOSED:
@@ -157,12 +175,20 @@ class ChangeMap:
         """Mark every track where `tracks`, shape (track_count,), is true as one that may differ; nobody knows."""
         self._marks[tracks] |= SUSPICION
         self._rescan(0, self.track_count)
+        self.was_suspected = True
 
     def suspect_all(self) -> None:
         """Mark every track: nothing is known about the secondary. What a write has marked stays certain."""
         self._marks |= SUSPICION
         self._rescan(0, self.track_count)
-        self.was_marked_whole = True
+        self.was_suspected = True
+
+    def distrust(self, suspects: Suspects | None) -> None:
+        """Marks may be missing: suspect the tracks of `suspects` too, all if there are none."""
+        if suspects is None:
+            self.suspect_all()
+        else:
+            self.suspect_where(suspects.suspected())
 
     # Pruning
 
@@ -254,6 +280,25 @@ class ChangeMap:
             (int(first) << REGION_SHIFT, min(int(last) << REGION_SHIFT, self.track_count))
             for first, last in zip(edges[::2], edges[1::2], strict=True)
         ]
+
+    def blocks_near_marks(self, blocks: NDArray[np.int64], block_tracks: int) -> NDArray[np.bool_]:
+        """Return which of `blocks` (numbers of runs of `block_tracks` tracks) lie in a region with marks; shape as `blocks`.
+
+        `block_tracks` divides REGION_TRACKS.
+        """
+        near: NDArray[np.bool_] = np.frombuffer(self._regions, np.bool_)[
+            blocks * block_tracks >> REGION_SHIFT
+        ]
+        return near
+
+    def blocks_marked(self, blocks: NDArray[np.int64], block_tracks: int) -> NDArray[np.bool_]:
+        """Return which of `blocks` have a marked track; shape as `blocks`."""
+        whole_count = self.track_count // block_tracks
+        whole = self._marks[: whole_count * block_tracks].reshape(-1, block_tracks)
+        is_whole = blocks < whole_count
+        result = np.full(len(blocks), bool(self._marks[whole_count * block_tracks :].any()))
+        result[is_whole] = whole[blocks[is_whole]].any(axis=1)
+        return result
 
     def _rescan(self, start: int, stop: int) -> None:
         """Recompute the summary of the tracks [start, stop); both ends are region boundaries or the map's end."""

@@ -100,8 +100,7 @@ class Fencing:
                     RefusalCode.BAD_REQUEST,
                     f"Marks name tracks that volume {marks.volume!r} does not have: give both sides' volumes one size",
                 )
-            for track, track_count in runs:
-                change_map.mark(track, track_count)
+            captured.mark_runs(runs)
         stream.send(Marked())
         return None
 

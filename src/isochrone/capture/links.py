@@ -185,7 +185,7 @@ class PrimaryLinks:
             self._fencing.end_stream(stream)
         if verdict.lost_history:
             for captured in stream.volumes.values():
-                captured.change_map.suspect_all()
+                captured.suspect_all()
         if not (verdict.continues or stream.document.suspended or stream.document.awaits_appointment):
             stream.begin_incarnation(self._new_identity())
         stream.attach(link, hello.received_through_ns if verdict.continues else 0)

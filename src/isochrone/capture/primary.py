@@ -3,6 +3,7 @@
 This is the only door through which application writes reach a replicated volume, so the order that the promises rest on
 stands here, in `Primary.write`, and nowhere else:
 
+    make their regions durably active                  where a session's marks are to survive power loss
     mark the tracks in every session's change map      before the volume is touched
     write the volume
     stamp, and append to the batch                     before the write is acknowledged
@@ -19,10 +20,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from isochrone.capture.actions import Action, CloseLink
+from isochrone.capture.activity import Activities, DurableMarks
 from isochrone.capture.backlog import Backlog
-from isochrone.capture.change_map import CHANGE_MAP_PREFIX, ChangeMap, change_map_name
 from isochrone.capture.copy_pacer import APPLICATION_QUIET_NS
 from isochrone.capture.document import DOCUMENT_PREFIX, CaptureDocument, CaptureState, load_document
+from isochrone.capture.mark_files import MarkFiles
 from isochrone.capture.pacing import pace_delay_ns
 from isochrone.capture.route import Route, write_refusal
 from isochrone.capture.settings import CaptureSettings
@@ -88,6 +90,8 @@ class Primary:
         self._disk = disk
         self._clock = clock
         self._track_size_bytes = pool.track_size_bytes
+        self.activities = Activities(settings, pool.track_size_bytes)
+        self._files = MarkFiles(pool, disk, settings)
         self._routes: dict[int, Route] = {}
         self._noted: list[Route] = []
         self._pending = _PendingBatch()
@@ -105,30 +109,20 @@ class Primary:
                 self.stamper.raise_floor(stream.document.stamps_after_ns)
                 for number in stream.document.volumes:
                     captured = self._open_captured(stream, number)
-                    if self._pool.reopened_after_loss or captured.change_map.was_created:
-                        # The marks were in memory when it was lost; nothing is known but that all may differ.
-                        captured.change_map.suspect_all()
-                    if captured.change_map.note.is_dirty or captured.change_map.was_marked_whole:
+                    if captured.change_map.note.is_dirty or captured.change_map.was_suspected:
                         captured.change_map.note.settle(self.stamper.promise())
         self._pool.settle_loss()
         self.distrusted = {
-            stream.document.session_name: names
+            stream.document.session_name: volumes
             for stream in self.streams.values()
-            if (names := [c.volume.name for c in stream.volumes.values() if c.change_map.was_marked_whole])
+            if (volumes := {c.volume.name: c.suspicion for c in stream.volumes.values() if c.suspicion})
         }
-        self._remove_orphaned_maps()
+        self._files.remove_orphans([stream.document for stream in self.streams.values()])
         self.rebuild_routes()
 
-    def _remove_orphaned_maps(self) -> None:
-        """Delete change maps that a crash left behind between a session's document and its maps."""
-        used = {
-            change_map_name(s.document.session_id, number)
-            for s in self.streams.values()
-            for number in s.volumes
-        }
-        for name in self._disk.names():
-            if name.startswith(CHANGE_MAP_PREFIX) and name not in used:
-                self._disk.remove(name)
+    def now_ns(self) -> int:
+        """Return host time."""
+        return self._clock()
 
     def close(self) -> None:
         """Make the marks durable at a clean stop, after the last write and before the pool is closed. Raises OSError.
@@ -141,6 +135,8 @@ class Primary:
         for stream in self.streams.values():
             for captured in stream.volumes.values():
                 captured.change_map.close_durably()
+                if captured.activity is not None:
+                    captured.activity.close()
 
     # Application writes: the hot path
 
@@ -159,6 +155,9 @@ class Primary:
         size = self._track_size_bytes
         track = offset // size
         track_count = (offset + len(data) - 1) // size - track + 1
+        if route.activities:
+            for activity in route.activities:
+                activity.enter(track, track_count)
         if not route.is_noted:
             self._note(route)
         for change_map in route.maps:
@@ -200,8 +199,10 @@ class Primary:
         ]
         if touched and not route.is_noted:
             self._note(route)
-        for change_map in route.maps:
-            for track, track_count in touched:
+        for track, track_count in touched:
+            for activity in route.activities:
+                activity.enter(track, track_count)
+            for change_map in route.maps:
                 change_map.mark(track, track_count)
         try:
             result = volume.zero(offset, length, allocate=allocate)
@@ -415,6 +416,8 @@ class Primary:
                 except OSError as error:  # the folder is full, say: the other volumes go on
                     refused[wish.name] = f"its change map cannot be made in the pool's folder: {error}"
                     continue
+            else:
+                self._files.follow_policy(stream.document, stream.volumes[number])
             stream.volumes[number].priority = wish.priority
             # A secondary that is empty still (its pair may have left and come back unheard) lacks all that is mapped.
             if not is_captured or not wish.not_empty:
@@ -423,7 +426,7 @@ class Primary:
         # that a crash has emptied.
         self.remember(stream, stream.document.changed(volumes=tuple(sorted(stream.volumes))))
         for captured in dropped:
-            captured.change_map.remove()
+            self._files.remove(captured)
         self.rebuild_routes()
         return refused
 
@@ -447,18 +450,14 @@ class Primary:
     def _begin_copy(self, stream: SessionStream, number: int, not_empty: bool) -> None:
         captured = stream.volumes[number]
         if not_empty:
-            captured.change_map.suspect_all()
+            captured.suspect_all()
         else:
-            captured.change_map.mark_where(captured.volume.mapped())
+            captured.mark_mapped()
         if stream.incarnation:
             stream.start_copy(captured)
 
     def _open_captured(self, stream: SessionStream, number: int) -> CapturedVolume:
-        volume = self._pool.volume_by_number(number)
-        name = change_map_name(stream.document.session_id, number)
-        is_known = number in stream.document.volumes
-        change_map = ChangeMap(self._disk, name, number, volume.track_count, is_known=is_known)
-        captured = CapturedVolume(volume, change_map, self.stamper.promise())
+        captured = self._files.open(stream.document, number, self.stamper.promise())
         stream.volumes[number] = captured
         return captured
 
@@ -494,7 +493,7 @@ class Primary:
         self._pool.delete_document(stream.document.key)
         self._pool.log_write()
         for captured in stream.volumes.values():
-            captured.change_map.remove()
+            self._files.remove(captured)
         if stream.link is not None:
             self.actions.append(CloseLink(stream.link, "the session was deleted here"))
             stream.detach()
@@ -513,10 +512,15 @@ class Primary:
         """Derive the capture path's tables from the sessions."""
         self.settle_notes()
         routes: dict[int, Route] = {}
+        durable: dict[int, tuple[DurableMarks, ...]] = {}
         for stream in self.streams.values():
             for number, captured in stream.volumes.items():
                 route = routes.setdefault(number, Route())
                 route.maps += (captured.change_map,)
+                if captured.activity is not None:
+                    route.activities += (captured.activity,)
+                    marks = DurableMarks(captured.activity, captured.change_map)
+                    durable[number] = (*durable.get(number, ()), marks)
                 if stream.is_capturing:
                     route.backlogs += (stream.backlog,)
                     route.streams += (stream,)
@@ -524,6 +528,7 @@ class Primary:
                         route.copiers += ((stream.backlog, captured.copier),)
                 route.refusal = route.refusal or write_refusal(stream.document)
         self._routes = routes
+        self.activities.rebuild(durable)
         self._pace_delay_ns_max = max(
             (
                 s.document.policy.pace_delay_ns_max

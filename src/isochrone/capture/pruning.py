@@ -18,7 +18,8 @@ it does not matter where the payload is.
 
 Hardened means here: hardened and committed. A recovery during a resync goes back to the image of before the resync, and
 drops what was hardened since; after such a split the marks must reach back to the recovered time. So J counts only up to
-C, behind which no recovery goes, and level 2 does not begin while the backlog has dropped what is not committed.
+C, behind which no recovery goes, and a run of level 2 clears nothing before all that had left the backlog when it began is
+committed.
 
 Before the first mark is cleared, by either level, the session's document remembers the time of a hardened record: a mover
 that comes back with less has lost data, and then everything is copied.
@@ -100,12 +101,11 @@ class Pruner:
         maps = {number: volume.change_map for number, volume in volumes.items()}
         self._release(maps, hardened_ns, now_ns, remember)
         self._toggle(maps, now_ns)
-        all_committed = self._backlog.dropped_through_ns <= hardened_ns
-        if self._run is None and all_committed and self._is_discard_due(maps, now_ns):
+        if self._run is None and self._is_discard_due(maps, now_ns):
             self._run = DiscardRun(maps, self._backlog)
             self._ran_ns = now_ns
             self._dropped_at_run_ns = self._backlog.dropped_through_ns
-        if self._run is not None and self._run.step(maps, remember):
+        if self._run is not None and self._run.step(maps, hardened_ns, remember):
             self.counts.track_runs += 1
             self.counts.tracks_discarded += self._run.discarded_count
             self.counts.tracks_discarded_ns = now_ns
@@ -169,10 +169,10 @@ class DiscardRun:
         # Newest first: taken from the end, so that the run keeps nothing alive that it has looked at.
         self._entries = list(backlog)[::-1]
         self._records: RecordArray = np.empty(0, RECORD_DTYPE)
-        self._is_remembered = False
+        self._left_through_ns = backlog.dropped_through_ns
         self._to_clear: list[tuple[int, int, int]] | None = None
 
-    def step(self, maps: Mapping[int, ChangeMap], remember: Callable[[], None]) -> bool:
+    def step(self, maps: Mapping[int, ChangeMap], hardened_ns: int, remember: Callable[[], None]) -> bool:
         """Do the next piece; returns whether the run is over. Arguments as `Pruner.work`."""
         for number, toggle_ns in list(self._toggles_ns.items()):
             change_map = maps.get(number)
@@ -183,8 +183,8 @@ class DiscardRun:
             return True
         if self._to_clear is None:
             self._look()
-            if len(self._records) or self._entries:
-                return False
+            if len(self._records) or self._entries or hardened_ns < self._left_through_ns:
+                return False  # what has left the backlog before the run is proven only then
             remember()
             self._to_clear = [
                 (number, at, min(at + TRACKS_CLEARED_PER_STEP_MAX, stop))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from isochrone.capture.activity_map import ActivityMap
 from isochrone.capture.backlog import Backlog
 from isochrone.capture.change_map import ChangeMap
 from isochrone.capture.copier import Copier
@@ -16,6 +17,7 @@ class Route:
     """Where the writes of one volume go; rebuilt whenever a session changes.
 
     Attributes:
+        activities: activity maps to enter, of sessions whose marks are durable.
         maps: change maps to mark, of every session that holds the volume.
         backlogs: streams that capture it.
         copiers: copiers that still have images of it to bring; empty in the common case.
@@ -24,6 +26,7 @@ class Route:
         is_noted: the maps' notes say already that something was written since the last tick.
     """
 
+    activities: tuple[ActivityMap, ...] = ()
     maps: tuple[ChangeMap, ...] = ()
     backlogs: tuple[Backlog, ...] = ()
     copiers: tuple[tuple[Backlog, Copier], ...] = ()

@@ -32,6 +32,10 @@ class CaptureSettings:
             were captured, since the last toggle (S3, level 1).
         discard_interval_ns, discard_tracks_max: single marks of a generation that waits to be released are discarded when
             it has waited this long, or this many tracks are marked in the session (S3, level 2).
+        activity_region_bytes: unit in which durable marks are kept, a power of two and at least a track.
+        activity_regions_max: regions of a volume that stay active although they hold nothing to remember.
+        activity_idle_ns: a region is given up only when it was not written for this long.
+        activity_trim_interval_ns: how often regions are given up, while there are too many.
         clock_error_ns: acknowledgements wait until every other host's clock is past the stamp; 0 on one host.
     """
 
@@ -49,6 +53,10 @@ class CaptureSettings:
     prune_tracks_max: int = 262_144
     discard_interval_ns: int = 10 * SECOND_NS
     discard_tracks_max: int = 7_500
+    activity_region_bytes: int = 4 * MIB
+    activity_regions_max: int = 2048
+    activity_idle_ns: int = 10 * SECOND_NS
+    activity_trim_interval_ns: int = 2 * SECOND_NS
     clock_error_ns: int = 0
 
     @property

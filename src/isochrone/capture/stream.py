@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isochrone.capture.actions import Action, SendMessage
+from isochrone.capture.activity_map import ActivityMap, Suspicion
 from isochrone.capture.backlog import Backlog
 from isochrone.capture.change_map import ChangeMap
 from isochrone.capture.comparing import Comparing, Suspects
@@ -51,11 +52,14 @@ class CapturedVolume:
         compare_count: of the last copy that compared anything.
         copy_began_ns: the tracks that `copier` still has to copy are in no record of a later time.
         copier: what is still to be copied; None when nothing is.
+        activity: which regions a power loss makes suspect; None while marks are kept in memory only.
+        suspicion: how much of it was suspected when its marks could not be believed; None when they were.
         copied_through_ns: time by which every image was captured; 0 while tracks remain.
         priority: volumes of a higher one are copied first.
     """
 
     __slots__ = (
+        "activity",
         "captured_from_ns",
         "change_map",
         "compare_count",
@@ -63,10 +67,19 @@ class CapturedVolume:
         "copier",
         "copy_began_ns",
         "priority",
+        "suspicion",
         "volume",
     )
 
-    def __init__(self, volume: Volume, change_map: ChangeMap, captured_from_ns: int) -> None:
+    def __init__(
+        self,
+        volume: Volume,
+        change_map: ChangeMap,
+        captured_from_ns: int,
+        activity: ActivityMap | None = None,
+    ) -> None:
+        self.activity = activity
+        self.suspicion: Suspicion | None = None
         self.captured_from_ns = captured_from_ns
         self.volume = volume
         self.change_map = change_map
@@ -93,6 +106,28 @@ class CapturedVolume:
             self.compare_count.compared,
             self.compare_count.equal,
         )
+
+    def suspect_all(self) -> None:
+        """Nothing is known about the secondary: all of the volume may differ. Raises OSError, PoolReadOnlyError."""
+        if self.activity is not None:
+            self.activity.activate_all()
+        self.change_map.suspect_all()
+
+    def mark_mapped(self) -> None:
+        """The secondary is empty and lacks all that is mapped here. Raises as `suspect_all` does."""
+        if self.activity is not None:
+            self.activity.activate_all()
+        self.change_map.mark_where(self.volume.mapped())
+
+    def mark_runs(self, runs: Sequence[tuple[int, int]]) -> None:
+        """Mark runs of tracks (first, count) that changed elsewhere. Raises as `suspect_all` does."""
+        if self.activity is not None:
+            for run in runs:
+                self.activity.ask(*run)
+            for call in self.activity.activate():
+                call()
+        for run in runs:
+            self.change_map.mark(*run)
 
     def start_copy(self, track_size_bytes: int, now_ns: int, compare: ComparePolicy) -> None:
         """Copy every marked track; marks are kept until all of it is hardened. `now_ns` is a promise of the stamper."""

@@ -15,6 +15,7 @@ from isochrone.cli.session_settings import (
     CopyShare,
     GroupIntervalMs,
     GroupSizeMax,
+    Marks,
     Overflow,
     PaceDelayMsMax,
     Priorities,
@@ -57,6 +58,7 @@ def create(
     copy_rate_max: CopyRateMax = None,
     copy_share: CopyShare = None,
     compare: CompareWord = None,
+    marks: Marks = None,
     priority: Priorities = [],  # noqa: B006  # Typer copies it
     wait: Wait = False,
     timeout_s: TimeoutS = None,
@@ -81,6 +83,7 @@ def create(
         copy_rate_bytes_max=copy_rate_max,
         copy_share_percent=copy_share,
         compare=compare,
+        mark_policy=marks,
     )
     if priority:
         body["priorities"] = given_priorities(priority)

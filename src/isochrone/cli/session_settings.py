@@ -75,6 +75,16 @@ def given_priorities(texts: list[str]) -> dict[str, int]:
     return priorities
 
 
+Marks = Annotated[
+    str | None,
+    typer.Option(
+        "--marks",
+        help="What the primaries' marks of changed tracks survive: memory (the default: the death of a process) or durable "
+        "(power loss too).",
+    ),
+]
+
+
 def given_settings(**settings: str | float | None) -> dict[str, object]:
     """Return the settings that were given (not None), by the names of the API. Raises RefusedError for a size.
 
@@ -97,6 +107,7 @@ def set_session(
     copy_rate_max: CopyRateMax = None,
     copy_share: CopyShare = None,
     compare: CompareWord = None,
+    marks: Marks = None,
     priority: Priorities = [],  # noqa: B006  # Typer copies it
     controller: Controller = CONTROLLER_DEFAULT,
     json: Json = False,
@@ -118,6 +129,7 @@ def set_session(
         copy_rate_bytes_max=copy_rate_max,
         copy_share_percent=copy_share,
         compare=compare,
+        mark_policy=marks,
     )
     if priority:
         body["priorities"] = given_priorities(priority)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from isochrone.capture import stream as stream_module
 from isochrone.capture.document import CaptureState
 from isochrone.capture.side_file import SideFile
 from isochrone.capture.stream import SessionStream
@@ -81,6 +82,7 @@ def capture_report(
                 number=number,
                 marked_track_count=captured.change_map.marked_count,
                 tracks_remaining=captured.tracks_remaining,
+                **_regions(captured),
             )
             for number, captured in sorted(stream.volumes.items())
         ),
@@ -118,6 +120,7 @@ def _marks_report(stream: SessionStream, now: Now) -> MarksReport:
         return now.wall_text_of(host_ns) if host_ns else None
 
     return MarksReport(
+        policy=stream.document.policy.mark_policy,
         toggled=wall(counts.toggled_ns),
         discarded=wall(counts.discarded_ns),
         toggle_count=counts.toggles,
@@ -137,3 +140,12 @@ def _spill_report(side_file: SideFile) -> SpillReport | None:
         bytes_max=spill.bytes_max,
         trouble=spill.trouble or None,
     )
+
+
+def _regions(captured: stream_module.CapturedVolume) -> dict[str, int | None]:
+    activity, suspicion = captured.activity, captured.suspicion
+    return {
+        "region_count": activity.region_count if activity else suspicion.region_count if suspicion else None,
+        "active_region_count": activity.active_count if activity else None,
+        "suspected_region_count": suspicion.suspected_count if suspicion else None,
+    }

@@ -8,9 +8,10 @@ capture core refuses (its session was recovered elsewhere, or is switching over)
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+from isochrone.capture.activity import Change
 from isochrone.model.errors import ConflictError, IsochroneError, NotFoundError
 from isochrone.nbd.constants import Errno
 from isochrone.nbd.errors import NbdError
@@ -33,6 +34,12 @@ class Writer(Protocol):
 
     def zero(self, volume: Volume, offset: int, length: int, *, allocate: bool) -> None:
         """Zero, marked and captured."""
+
+    def has_durable_marks(self, number: int) -> bool:
+        """Whether changes of volume `number` are to be prepared."""
+
+    def prepare(self, volume: Volume, changes: Sequence[Change]) -> Awaitable[None] | None:
+        """Return None if `changes` may be made at once, else what to wait for before they are."""
 
     def end_batch(self) -> int:
         """Seal the batch; return the nanoseconds its acknowledgements are held."""
@@ -128,6 +135,15 @@ class VolumeExport:
     def block_status(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
         """Yield runs of mapped and unmapped bytes."""
         return self.volume.mapped_runs(offset, length)
+
+    @property
+    def wants_notice(self) -> bool:
+        """Whether a session of the volume keeps its marks durably."""
+        return self._writer.has_durable_marks(self.volume.number)
+
+    def prepare(self, changes: Sequence[tuple[int, int, bool]]) -> Awaitable[None] | None:
+        """Make what is to be changed durably known first; see nbd.export.Export."""
+        return self._writer.prepare(self.volume, [Change(*change) for change in changes])
 
     def end_batch(self) -> int:
         """Seal what one wake-up brought; see nbd.export.Export."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -17,9 +17,11 @@ from typing import Final
 import structlog
 
 from isochrone.capture.actions import CloseLink, SendDurably, SendMessage
+from isochrone.capture.activity import Change
 from isochrone.capture.document import CaptureState
 from isochrone.capture.links import PrimaryLinks
 from isochrone.capture.primary import Primary
+from isochrone.controller.activating import Activator
 from isochrone.controller.spilling import SpillRunner
 from isochrone.controller.unreadable_log import UnreadableLog
 from isochrone.link.connection import Connection
@@ -101,6 +103,7 @@ class PrimaryShell:
         self._connections: dict[int, Connection] = {}
         self._link_history: dict[str, LinkHistory] = {}
         self._states_told = {session_id: stream.state for session_id, stream in primary.streams.items()}
+        self._activator = Activator(primary.activities, flush=flush, on_fatal=on_fatal)
         self._timer: asyncio.TimerHandle | None = None
         self._tick_is_near = False
         self._stopped = False
@@ -113,12 +116,15 @@ class PrimaryShell:
         """Begin to tick. What could not be believed of the marks is told first."""
         distrusted = self.primary.distrusted
         if distrusted:
+            suspicions = [one for volumes in distrusted.values() for one in volumes.values()]
             _log.warning(
                 "change marks are not trusted",
                 sessions=sorted(distrusted),
-                volume_count=sum(map(len, distrusted.values())),
+                volume_count=len(suspicions),
+                suspected_regions=sum(one.suspected_count for one in suspicions),
+                regions=sum(one.region_count for one in suspicions),
                 reason="power was lost, the device failed to make writes durable, or files of marks are missing",
-                consequence="every track of these volumes is copied again when their movers connect",
+                consequence="these regions are copied again, as far as they differ, when their movers connect",
             )
         self._tick()
 
@@ -167,6 +173,16 @@ class PrimaryShell:
         """Zero a range, see Primary.zero."""
         self.primary.zero(volume, offset, length, allocate=allocate)
 
+    def has_durable_marks(self, number: int) -> bool:
+        """Whether changes of volume `number` are to be prepared."""
+        return self.primary.activities.has(number)
+
+    def prepare(self, volume: Volume, changes: Sequence[Change]) -> Awaitable[None] | None:
+        """Return None if `changes` may be made at once, else what to wait for before they are."""
+        if self.primary.activities.ask(volume, changes):
+            return None
+        return self._activator.activate()
+
     def end_batch(self) -> int:
         """Seal a batch, see Primary.end_batch; send at once when much is waiting."""
         hold_ns = self.primary.end_batch()
@@ -192,6 +208,10 @@ class PrimaryShell:
     def write_refusal(self, number: int) -> str:
         """Return why writes to a volume are refused, see Primary.write_refusal."""
         return self.primary.write_refusal(number)
+
+    async def stop_activating(self) -> None:
+        """Wait for what is still being made durable of marks; after the last write."""
+        await self._activator.stop()
 
     # Links
 
@@ -253,6 +273,7 @@ class PrimaryShell:
             for link, connection in self._connections.items():
                 self._links.link_pending_bytes(link, connection.pending_bytes)
             self.primary.tick()
+            self._activator.trim_if_due(self.primary.now_ns())
             self._trouble = ""
             self._unreadable.look(self.primary.streams.values(), self._loop.time())
         except (UnavailableError, OSError) as error:

@@ -111,6 +111,8 @@ class Controller:
             discard_interval_ns=int(section.discard_interval_s * 1e9),
             discard_tracks_max=section.discard_tracks,
             spill_bytes_max=section.spill_max,
+            activity_regions_max=section.active_regions,
+            activity_idle_ns=int(section.active_region_s * 1e9),
             clock_error_ns=self._clock_error_ns,
         )
         primary = Primary(
@@ -169,6 +171,7 @@ class Controller:
         await self._sessions.stop()
         self._primary.stop()
         await self._primary.stop_spill()
+        await self._primary.stop_activating()
         await self._api.stop(hurry=hurry.is_set())
         if self._mark_keeper is not None:
             self._mark_keeper.cancel()

@@ -19,6 +19,7 @@ def chosen_settings(request: SettingsRequest) -> dict[str, object]:
         "copy_rate_bytes_max": request.copy_rate_bytes_max,
         "copy_share_percent": request.copy_share_percent,
         "compare": request.compare,
+        "mark_policy": request.mark_policy,
     }
     return {name: value for name, value in settings.items() if value is not None}
 
@@ -35,6 +36,7 @@ def settings_report(document: SessionDocument) -> SessionSettings:
         copy_rate_bytes_max=policy.copy_rate_bytes_max,
         copy_share_percent=policy.copy_share_percent,
         compare=policy.compare,
+        mark_policy=policy.mark_policy,
     )
 
 

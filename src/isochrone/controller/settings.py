@@ -253,6 +253,18 @@ class CaptureSection(_Section):
         description="seconds that a closed generation waits for the secondary before single marks of it are discarded, "
         f"up to {INTERVAL_S_MAX:g}",
     )
+    active_regions: int = Field(
+        default=2048,
+        ge=1,
+        description="regions of 4MiB of a volume that are remembered as lately written where marks are durable",
+    )
+    active_region_s: float = Field(
+        default=10.0,
+        ge=0.0,
+        le=INTERVAL_S_MAX,
+        allow_inf_nan=False,
+        description=f"seconds for which they are remembered however many they are, up to {INTERVAL_S_MAX:g}",
+    )
     discard_tracks: int = Field(
         default=7_500, ge=0, description="marked tracks of a session above which that is done early"
     )

@@ -32,6 +32,22 @@ Steps = Generator[Callable[[], None], None, None]
 _log = structlog.get_logger(__name__)
 
 
+async def run_steps(steps: Steps, thread: ThreadPoolExecutor) -> None:
+    """Make the calls of `steps` in `thread`, one after the other. Raises what the generator raises."""
+    loop = asyncio.get_running_loop()
+    try:
+        call = next(steps)
+        while True:
+            try:
+                await loop.run_in_executor(thread, call)
+            except (OSError, PoolReadOnlyError) as error:
+                call = steps.throw(error)
+            else:
+                call = next(steps)
+    except StopIteration:
+        return
+
+
 class SyncedPool(Protocol):
     """What this module needs of store.Pool."""
 
@@ -108,18 +124,7 @@ class Syncer:
 
     async def run_steps(self, steps: Steps) -> None:
         """Make the calls of `steps` in the thread. For the owner alone, when no sync is running."""
-        loop = asyncio.get_running_loop()
-        try:
-            call = next(steps)
-            while True:
-                try:
-                    await loop.run_in_executor(self._thread, call)
-                except OSError as error:
-                    call = steps.throw(error)
-                else:
-                    call = next(steps)
-        except StopIteration:
-            return
+        await run_steps(steps, self._thread)
 
     async def _drive(self) -> None:
         """Run syncs until none is wanted; a checkpoint comes after the answer to those who waited."""

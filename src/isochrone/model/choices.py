@@ -20,6 +20,15 @@ class Compression(StrEnum):
     ZSTD = "zstd"
 
 
+class MarkPolicy(StrEnum):
+    """What the marks of changed tracks at a primary survive."""
+
+    MEMORY = "memory"
+    """The death of the process. After a power loss all of every volume is suspected."""
+    DURABLE = "durable"
+    """Power loss too: then only regions that were written lately, or have marks, are suspected."""
+
+
 class OverflowPolicy(StrEnum):
     """What the primary does when the side file approaches its limit."""
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from isochrone.model.choices import ComparePolicy, OverflowPolicy
+from isochrone.model.choices import ComparePolicy, MarkPolicy, OverflowPolicy
 
 Nanoseconds = Annotated[int, Field(ge=0, lt=1 << 64)]
 
@@ -20,6 +20,7 @@ class SessionPolicy(BaseModel):
         pace_delay_ns_max: longest delay of one acknowledgement under OverflowPolicy.PACE.
         copy_rate_bytes_max: images of tracks that one primary sends in a second at most; 0 for no limit.
         copy_share_percent: of the time, at most so much of the link is given to images while applications write.
+        mark_policy: what the marks of changed tracks survive.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -29,6 +30,7 @@ class SessionPolicy(BaseModel):
     pace_delay_ns_max: Nanoseconds = 100_000_000
     copy_rate_bytes_max: Annotated[int, Field(ge=0, lt=1 << 48)] = 0
     copy_share_percent: Annotated[int, Field(ge=1, le=100)] = 50
+    mark_policy: MarkPolicy = MarkPolicy.MEMORY
 
     def changed(self, **fields: object) -> SessionPolicy:
         """Return a copy with `fields` replaced."""

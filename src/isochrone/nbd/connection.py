@@ -4,6 +4,9 @@ How a wake-up goes: the transport fills the receive buffer; every complete reque
 on; `end_batch` is called once; all replies leave with one write. Payload goes from the buffer to the export
 as it is.
 
+Where the export wants notice of changes (marks that survive power loss), a batch may have to wait before it is acted on.
+Its payload stays in the receive buffer, and nothing more is received on this connection until then.
+
 Replies that leave later: FLUSH and FUA wait for the export's flush, replies to writes may be held
 (`end_batch`), zeroing of a long range is done in slices. Other requests go on meanwhile and are answered
 first.
@@ -23,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import structlog
@@ -100,6 +103,7 @@ class Connection(asyncio.BufferedProtocol):
         self._held: set[asyncio.TimerHandle] = set()
         self._zero_tasks: set[asyncio.Task[None]] = set()
         self._deferred_count = 0
+        self._preparing: asyncio.Task[None] | None = None  # a batch waits until its changes may be made
         # Memory beyond what every connection has.
         self._waiter: Waiter | None = None
         self._large_read: Batch | None = None  # waits for memory for its reply
@@ -196,6 +200,7 @@ class Connection(asyncio.BufferedProtocol):
             self._write_paused
             or self._finishing
             or self._waiter is not None
+            or self._preparing is not None
             or self._deferred_count >= DEFERRED_REPLIES_MAX
         )
 
@@ -207,11 +212,26 @@ class Connection(asyncio.BufferedProtocol):
             if batch.is_large_read:
                 receive.consume(batch.position)
                 self._begin_large_read(batch)
+                self._go_on_after(batch)
+            elif (ready := self._executor.prepare(batch)) is None:
+                self._act_and_go_on(batch)
             else:
-                self._act(batch)
-                receive.consume(batch.position)
-            self._go_on_after(batch)
+                self._preparing = self._loop.create_task(self._act_when(ready, batch), name="nbd prepare")
         self._update_reading()
+
+    def _act_and_go_on(self, batch: Batch) -> None:
+        self._act(batch)
+        self._receive.consume(batch.position)
+        self._go_on_after(batch)
+
+    async def _act_when(self, ready: Awaitable[None], batch: Batch) -> None:
+        """Act on `batch`, whose payload waits in the receive buffer, once its changes may be made."""
+        await ready
+        self._preparing = None
+        if not self._lost:
+            self._act_and_go_on(batch)
+            self._update_reading()
+        self._end_if_settled()
 
     def _go_on_after(self, batch: Batch) -> None:
         if batch.broken:
@@ -280,7 +300,7 @@ class Connection(asyncio.BufferedProtocol):
     def give_up_spare_memory(self) -> None:
         """Give back what the receive buffer has grown by, unless a large request is arriving in it."""
         grown_bytes = self._receive.grown_bytes
-        if grown_bytes and not self._receive.awaits_large:
+        if grown_bytes and not self._receive.awaits_large and self._preparing is None:
             self._receive.shrink()
             self._owner.budget.give(grown_bytes)
 
@@ -388,6 +408,9 @@ class Connection(asyncio.BufferedProtocol):
         offset, hold_ns = zero.offset, 0
         try:
             while offset < zero.offset + zero.length:
+                ready = self._executor.prepare_slice(zero, offset)
+                if ready is not None:
+                    await ready
                 offset, hold_ns = self._executor.zero_slice(zero, offset)
                 await asyncio.sleep(0)
         except Exception as error:
@@ -443,9 +466,10 @@ class Connection(asyncio.BufferedProtocol):
         if not self._finishing:
             return
         if self._lost:
-            if not self._flush_queue.is_running and not self._zero_tasks and not self._ended.is_set():
+            is_running = self._flush_queue.is_running or self._zero_tasks or self._preparing is not None
+            if not is_running and not self._ended.is_set():
                 self._ended.set()
                 self._owner.exports.close(self._export)
                 self._owner.ended(self)
-        elif not self._deferred_count and self._large_read is None:
+        elif not self._deferred_count and self._large_read is None and self._preparing is None:
             self._transport.close()

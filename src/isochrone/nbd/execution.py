@@ -6,7 +6,7 @@ the Outcome.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +17,7 @@ from isochrone.nbd import replies
 from isochrone.nbd.constants import Command
 from isochrone.nbd.errors import errno_of, is_expected
 from isochrone.nbd.export import Export
-from isochrone.nbd.requests import HEAD_READ, HEAD_WRITE, Batch, Refusal, Request
+from isochrone.nbd.requests import CHANGING, HEAD_READ, HEAD_WRITE, Batch, Refusal, Request
 
 ZERO_SLICE_BYTES: Final = 32 << 20
 """Longer ranges are zeroed in slices of this size, so that one request does not keep all others waiting."""
@@ -78,6 +78,25 @@ class Executor:
         self._data_header = replies.data_chunk_header if structured_replies else replies.simple_data_header
         self._peer = peer
         self.counters = ConnectionCounters()
+
+    def prepare(self, batch: Batch) -> Awaitable[None] | None:
+        """Return what to wait for before `act` is called for `batch`, None for nothing."""
+        if not self._export.wants_notice:
+            return None
+        changes = [
+            (offset, length, command != Command.WRITE)
+            for head, _, offset, length, _ in batch.requests
+            if (command := head & 0xFFFF) in CHANGING
+            and (command == Command.WRITE or length <= ZERO_SLICE_BYTES)
+        ]
+        return self._export.prepare(changes) if changes else None
+
+    def prepare_slice(self, zero: LongZero, offset: int) -> Awaitable[None] | None:
+        """Return what to wait for before `zero_slice` is called, None for nothing."""
+        if not self._export.wants_notice:
+            return None
+        end = min(offset + ZERO_SLICE_BYTES, zero.offset + zero.length)
+        return self._export.prepare([(offset, end - offset, True)])
 
     def act(self, batch: Batch) -> Outcome:
         """Act on all requests of `batch` in order, end the batch."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import Protocol
 
 
 class Export(Protocol):
-    """One volume. Called by one connection at a time, on the event loop; every call but `flush` returns
-    promptly.
+    """One volume. Called by one connection at a time, on the event loop; every call but `flush`, and what `prepare`
+    returns, returns promptly.
 
     Offsets and lengths are bytes, lie within `size_bytes` and are multiples of `block_size_min`: the server
     has checked. Methods may raise NbdError, any IsochroneError or OSError; the request is then answered with
@@ -61,6 +61,19 @@ class Export(Protocol):
         """Yield (offset, length, mapped) runs that cover the range in order, each as long as it can be.
 
         An unmapped run reads as zeros.
+        """
+        ...
+
+    @property
+    def wants_notice(self) -> bool:
+        """Whether changes are to be told to `prepare` before they are made."""
+        ...
+
+    def prepare(self, changes: Sequence[tuple[int, int, bool]]) -> Awaitable[None] | None:
+        """Get ready for writes and zeroes of a batch: (offset, length, whether it zeroes).
+
+        Returns None if they can be made now, else what to wait for first. Making them all the same is not wrong, but may
+        keep every connection waiting.
         """
         ...
 

@@ -47,7 +47,7 @@ _FLAGS_ALLOWED: Final = {
     Command.WRITE_ZEROES: c.CMD_FLAG_FUA | c.CMD_FLAG_NO_HOLE | c.CMD_FLAG_FAST_ZERO,
     Command.BLOCK_STATUS: c.CMD_FLAG_FUA | c.CMD_FLAG_REQ_ONE,
 }
-_CHANGING: Final = frozenset({Command.WRITE, Command.TRIM, Command.WRITE_ZEROES})
+CHANGING: Final = frozenset({Command.WRITE, Command.TRIM, Command.WRITE_ZEROES})
 _ENOSPC_BEYOND_END: Final = frozenset({Command.WRITE, Command.WRITE_ZEROES})
 
 
@@ -119,7 +119,7 @@ def validate_request(terms: Terms, head: int, offset: int, length: int) -> Refus
         return Refusal(Errno.EINVAL, "FLUSH takes offset 0 and length 0") if offset or length else None
     if command is Command.BLOCK_STATUS and not terms.block_status:
         return Refusal(Errno.EINVAL, "BLOCK_STATUS needs a metadata context, and none was selected")
-    if terms.read_only and command in _CHANGING:
+    if terms.read_only and command in CHANGING:
         return Refusal(Errno.EPERM, f"the export is read-only: {command.name} is not permitted")
     if length == 0:
         return Refusal(Errno.EINVAL, f"{command.name} of length 0")

@@ -322,5 +322,15 @@ FAMILIES: Final[tuple[Family, ...]] = (
             for volume in capture.volumes
         ),
     ),
+    Family(
+        "isochrone_capture_active_regions",
+        "Regions that a power loss would make suspect, where marks are durable.",
+        ("session", "volume"),
+        lambda status: (
+            ((capture.name, volume.name), volume.active_region_count)
+            for capture in status.captures
+            for volume in capture.volumes
+        ),
+    ),
 )
 """Every metric, in the order of the exposition."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import computed_field
 
-from isochrone.model.choices import ComparePolicy, Compression, OverflowPolicy
+from isochrone.model.choices import ComparePolicy, Compression, MarkPolicy, OverflowPolicy
 from isochrone.model.states import PairState, SessionState, SuspendCause
 from isochrone.report.base import Report
 from isochrone.report.split_models import SplitReport
@@ -265,6 +265,7 @@ class SessionSettings(Report):
     copy_rate_bytes_max: int
     copy_share_percent: int
     compare: ComparePolicy
+    mark_policy: MarkPolicy
 
 
 class ResyncReport(Report):
@@ -364,18 +365,26 @@ class CapturedVolume(Report):
     Attributes:
         marked_track_count: tracks that may differ at the secondary.
         tracks_remaining: tracks whose image is still to be read and sent.
+        region_count: regions of the volume in which durable marks are kept, active_region_count those of them that a power
+            loss now would make suspect; None while marks are kept in memory.
+        suspected_region_count: how many were suspected at the last start, because marks could not be believed; None when
+            they were.
     """
 
     name: str
     number: int
     marked_track_count: int
     tracks_remaining: int
+    region_count: int | None = None
+    active_region_count: int | None = None
+    suspected_region_count: int | None = None
 
 
 class MarksReport(Report):
     """How the marks of one session are kept small (S3); counts are since the controller started.
 
     Attributes:
+        policy: what they survive.
         toggled: when a generation of marks was closed last (ISO 8601, UTC); None for never.
         discarded: when one was discarded last, all of it being hardened.
         toggle_count, discard_count: how often; a discard counts once a volume.
@@ -383,6 +392,7 @@ class MarksReport(Report):
         track_discard_count: how many.
     """
 
+    policy: MarkPolicy = MarkPolicy.MEMORY
     toggled: str | None = None
     discarded: str | None = None
     toggle_count: int = 0

@@ -186,7 +186,8 @@ def session_view(session: SessionReport) -> RenderableType:
         Text(
             f"  {session.records_per_s:.0f} records/s  {format_size(session.bytes_per_s)}/s  "
             f"staged {format_size(session.staged_bytes)}  group every {settings.group_interval_ms:g} ms  "
-            f"compression {settings.compression}  overflow {settings.overflow_policy}",
+            f"compression {settings.compression}  overflow {settings.overflow_policy}  "
+            f"marks {settings.mark_policy}",
             style="dim",
         ),
     ]
@@ -367,9 +368,18 @@ def marks_text(capture: CaptureReport) -> str:
     """How many tracks are marked, and when marks were last discarded."""
     marks = capture.marks
     count = sum(volume.marked_track_count for volume in capture.volumes)
-    parts = [f"{count} tracks", f"toggled {marks.toggled or NONE}", f"discarded {marks.discarded or NONE}"]
+    parts = [
+        f"{marks.policy}, {count} tracks",
+        f"toggled {marks.toggled or NONE}",
+        f"discarded {marks.discarded or NONE}",
+    ]
     if marks.track_discard_count:
         parts.append(f"{marks.track_discard_count} singly, last {marks.track_discarded or NONE}")
+    parts += [
+        f"{volume.name}: {volume.suspected_region_count} of {volume.region_count} regions suspected at the start"
+        for volume in capture.volumes
+        if volume.suspected_region_count is not None
+    ]
     return ", ".join(parts)
 
 

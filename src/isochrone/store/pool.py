@@ -24,7 +24,7 @@ from isochrone.model.sizes import TRACK_SIZE_DEFAULT_BYTES, TRACKS_PER_VOLUME_MA
 from isochrone.store.checkpoint import CheckpointFiles
 from isochrone.store.checkpointer import Checkpointer
 from isochrone.store.create import create_pool
-from isochrone.store.disk import Buffer, Disk
+from isochrone.store.disk import Buffer, Disk, File
 from isochrone.store.documents import Documents
 from isochrone.store.durability import Durability, Steps
 from isochrone.store.head import Trouble
@@ -322,6 +322,13 @@ class Pool:
         else:
             self._health.check()
             self._checkpointer.make_room()
+
+    def make_durable(self, file: File) -> None:
+        """Make a file beside the pool durable, blocking, in any thread; when that fails the pool takes no more writes.
+
+        Raises PoolReadOnlyError, or the OSError.
+        """
+        self._health.datasync(file, "making marks durable")
 
     def sync(self) -> Steps:
         """Yield blocking calls after which everything written and logged before the first is durable.

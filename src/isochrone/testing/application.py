@@ -19,6 +19,11 @@ from isochrone.testing.sim_primary import PrimaryNode
 
 WRITE_TRACKS_MAX: Final = 8
 SECTOR_SIZE_BYTES: Final = 512
+READY_LOOKS_MAX: Final = 50
+"""Looks at whether regions are active; after them the write is made all the same, and makes them so itself."""
+
+Plan = tuple[int, int, RecordKind]
+"""First track, number of tracks, kind."""
 
 
 def volume_key(node: PrimaryNode, volume: str) -> str:
@@ -62,14 +67,35 @@ class Application:
         if not node.is_up or not self.is_writing:
             self._events.after(10 * MILLISECOND_NS, self._go_on)
             return
-        life = node.life
-        node.guarded(lambda: self._write_batch(node, name))()
-        if node.life != life:  # it died in the middle; the application tries something else
+        volume = node.pool.volumes[name]
+        plans = [self._plan(volume.track_count) for _ in range(self._rng.choice((1, 1, 1, 4)))]
+        self._write_when_ready(node, node.life, name, plans, READY_LOOKS_MAX)
+
+    def _plan(self, volume_tracks: int) -> Plan:
+        """Choose a run of tracks (first, count), and what becomes of it."""
+        rng = self._rng
+        track = rng.randrange(volume_tracks)
+        count = min(rng.choice((1, 1, 2, WRITE_TRACKS_MAX)), volume_tracks - track)
+        return track, count, RecordKind.ZERO if rng.random() < 0.15 else RecordKind.DATA
+
+    def _write_when_ready(
+        self, node: PrimaryNode, life: int, name: str, plans: list[Plan], looks_left: int
+    ) -> None:
+        """Write once the regions are active where marks are durable, as a connection of the server does."""
+        if node.life != life or not node.is_up:  # it died meanwhile; the application tries something else
+            self._go_on()
+            return
+        if looks_left and not node.may_write(name, plans):
+            again = lambda: self._write_when_ready(node, life, name, plans, looks_left - 1)  # noqa: E731
+            self._events.after(self._rng.randrange(1, 2 * MILLISECOND_NS), again)
+            return
+        node.guarded(lambda: self._write_batch(node, name, plans))()
+        if node.life != life:
             self._go_on()
 
-    def _write_batch(self, node: PrimaryNode, name: str) -> None:
+    def _write_batch(self, node: PrimaryNode, name: str, plans: list[Plan]) -> None:
         """One wake-up of one connection: a few writes, acknowledged together."""
-        writes = [self._write(node, name) for _ in range(self._rng.choice((1, 1, 1, 4)))]
+        writes = [self._write(node, name, plan) for plan in plans]
         hold_ns = node.primary.end_batch()
         node.act()
         life = node.life
@@ -85,13 +111,11 @@ class Application:
 
         self._events.after(hold_ns + self._rng.randrange(1, MILLISECOND_NS), acknowledge)
 
-    def _write(self, node: PrimaryNode, name: str) -> Write | None:
+    def _write(self, node: PrimaryNode, name: str, plan: Plan) -> Write | None:
         rng = self._rng
+        track, count, kind = plan
         volume = node.pool.volumes[name]
         size = node.pool.track_size_bytes
-        track = rng.randrange(volume.track_count)
-        count = min(rng.choice((1, 1, 2, WRITE_TRACKS_MAX)), volume.track_count - track)
-        kind = RecordKind.ZERO if rng.random() < 0.15 else RecordKind.DATA
         if node.primary.write_refusal(volume.number):
             self.refused_count += 1
             return None

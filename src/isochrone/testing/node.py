@@ -175,7 +175,7 @@ class Node:
         """Write a checkpoint, step by step, between other work."""
         if not self._syncing:
             self._syncing = True
-            self._drive(self.pool.checkpoint(), lambda _: None)
+            self.drive(self.pool.checkpoint(), self._sync_ended)
 
     def _next_sync(self) -> None:
         if self._flush_waiters and not self._syncing:
@@ -183,21 +183,27 @@ class Node:
             waiters, self._flush_waiters = self._flush_waiters, []
 
             def done(error: str) -> None:
+                self._syncing = False
                 for waiter in waiters:
                     waiter(error)
+                self._next_sync()
 
-            self._drive(self.pool.sync(), done)
+            self.drive(self.pool.sync(), done)
 
-    def _drive(self, steps: Steps, done: Callable[[str], None]) -> None:
+    def _sync_ended(self, _error: str) -> None:
+        self._syncing = False
+        self._next_sync()
+
+    def drive(self, steps: Steps, done: Callable[[str], None]) -> None:
         """Run a generator of blocking calls, each after a delay, as a thread would."""
 
         def advance(failure: OSError | None = None) -> None:
             try:
                 call = steps.throw(failure) if failure else next(steps)
             except StopIteration:
-                finish("")
+                done("")
             except (IsochroneError, OSError) as error:
-                finish(str(error))
+                done(str(error))
             else:
                 self.after(self.rng.randrange(MILLISECOND_NS // 20, self._sync_ns_max), lambda: block(call))
 
@@ -208,10 +214,5 @@ class Node:
                 advance(error)
             else:
                 advance()
-
-        def finish(error: str) -> None:
-            self._syncing = False
-            done(error)
-            self._next_sync()
 
         advance()

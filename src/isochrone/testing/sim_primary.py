@@ -6,10 +6,12 @@ from collections.abc import Callable
 from random import Random
 
 from isochrone.capture.actions import CloseLink, SendDurably, SendMessage
+from isochrone.capture.activity import Change
 from isochrone.capture.links import PrimaryLinks
 from isochrone.capture.primary import Primary
 from isochrone.capture.settings import CaptureSettings
 from isochrone.link.messages import Message
+from isochrone.model.records import RecordKind
 from isochrone.testing.events import MILLISECOND_NS, Events
 from isochrone.testing.network import SimConnection
 from isochrone.testing.node import Node
@@ -46,9 +48,11 @@ class PrimaryNode(Node):
         self.connections: dict[int, SimConnection] = {}
         self.watch: PrimaryWatch | None = None
         self._next_link = 1
+        self._is_activating = self._is_trimming = False
 
     def open_cores(self) -> None:
         """Restore what is captured here."""
+        self._is_activating = self._is_trimming = False
         self.primary = Primary(self.pool, self.disk, self.events.now_ns, self.settings, self.events.now_ns())
         self.links = PrimaryLinks(
             self.primary,
@@ -84,6 +88,7 @@ class PrimaryNode(Node):
             self.watch.ticked()
         self.act()
         self._work_on_spill()
+        self._trim()
 
     def _work_on_spill(self) -> None:
         """Run the spill's blocking calls, each after a delay, as a thread would."""
@@ -98,6 +103,37 @@ class PrimaryNode(Node):
             self._work_on_spill()
 
         self.after(self.rng.randrange(MILLISECOND_NS // 20, 8 * MILLISECOND_NS), run)
+
+    # Durable marks
+
+    def may_write(self, name: str, runs: list[tuple[int, int, RecordKind]]) -> bool:
+        """Whether runs of tracks may be written now; what stands in the way is being seen to."""
+        size = self.pool.track_size_bytes
+        changes = [Change(track * size, count * size, kind is RecordKind.ZERO) for track, count, kind in runs]
+        if self.primary.activities.ask(self.pool.volumes[name], changes):
+            return True
+        self.guarded(self._activate)()
+        return False
+
+    def _activate(self) -> None:
+        if not self._is_activating:
+            self._is_activating = True
+            self.drive(self.primary.activities.activate(), self._activated)
+
+    def _activated(self, _error: str) -> None:
+        self._is_activating = False
+
+    def _trim(self) -> None:
+        activities = self.primary.activities
+        if not self._is_trimming and activities.trim_is_due(self.events.now_ns()):
+            self._is_trimming = True
+            activities.begin_trim(self.events.now_ns())
+            self.flush(self._trim_synced)
+
+    def _trim_synced(self, error: str) -> None:
+        self._is_trimming = False
+        if not error:
+            self.primary.activities.end_trim()
 
     def act(self) -> None:
         """Carry out what the core wants."""

@@ -119,7 +119,7 @@ class PrimaryWatch:
             for number, captured in stream.volumes.items():
                 key = stream.document.session_id, number
                 looks[key] = self._look(stream, captured, self._looks.get(key))
-                if captured.change_map.was_marked_whole:
+                if captured.change_map.was_suspected:
                     self._whole.add(key)
         self._looks = looks
 
@@ -171,7 +171,7 @@ class PrimaryWatch:
                 marks = captured.change_map.marked()
                 if len(marks) == captured.change_map.track_count:  # else it was closed, in a clean stop
                     self._died_with[stream.document.session_id, number] = marks
-                if captured.change_map.was_marked_whole:
+                if captured.change_map.was_suspected:
                     self._whole.add((stream.document.session_id, number))
         self._looks.clear()
         self._questions.forget()
@@ -242,7 +242,7 @@ class PrimaryWatch:
                     np.zeros_like(pending),
                     self._node.primary.stamper.last_ns,
                 )
-                if captured.change_map.was_marked_whole:
+                if captured.change_map.was_suspected:
                     self._whole.add((session_id, number))
                 if (session_id, number) not in self._whole:
                     check_only_dirty(self._history, self._key(captured), pending)

@@ -23,7 +23,7 @@ from typing import Final
 
 from isochrone.capture.settings import CaptureSettings
 from isochrone.capture.spill import SPILL_PREFIX
-from isochrone.model.choices import Compression, OverflowPolicy
+from isochrone.model.choices import Compression, MarkPolicy, OverflowPolicy
 from isochrone.model.errors import RefusedError
 from isochrone.model.policy import SessionPolicy
 from isochrone.model.states import SessionState
@@ -130,6 +130,10 @@ class World:
             heartbeat_interval_ns=self.rng.choice((10, 20)) * MILLISECOND_NS,
             prune_interval_ns=(prune_interval_ns := self.rng.choice((20, 200)) * MILLISECOND_NS),
             discard_interval_ns=prune_interval_ns // 2,
+            activity_region_bytes=4 * TRACK_SIZE_BYTES,
+            activity_regions_max=2,
+            activity_idle_ns=prune_interval_ns,
+            activity_trim_interval_ns=10 * MILLISECOND_NS,
         )
         disk = SimDisk(seed=self.rng.getrandbits(32))
         volumes = self.rng.choice((1, 2, 3))
@@ -213,6 +217,7 @@ class World:
             policy=SessionPolicy(
                 overflow_policy=self.rng.choice((OverflowPolicy.PACE, OverflowPolicy.SUSPEND)),
                 pace_delay_ns_max=20 * MILLISECOND_NS,
+                mark_policy=MarkPolicy.DURABLE if self.seed % 2 else MarkPolicy.MEMORY,
             ),
         )
         sources = [SourceDocument(name=node.name, address=node.name) for node in self.primaries]
