@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from isochrone.testing.processes import ControllerProcess, kill_together, wait_until
-from soak.loads import Load
+from soak.loads import DatabaseLoad, Load
 from soak.sites import BLOCKED_S_MAX, WEST, Sites, SoakError, freeze, thaw
 from support.faulty_device import DeviceError
 
@@ -256,10 +256,27 @@ def _suspend_in_resync(stage: Stage) -> str:
     return f"{count} times"
 
 
-def _recover_copy(stage: Stage) -> str:
-    loads = [load for load in stage.loads if type(load).__name__ != "DatabaseLoad"]  # its mounts are in use
+def _suspend_drained(stage: Stage) -> str:
+    """Suspend with all that is acknowledged now, and prove on a copy that it is there."""
+    asked_ns = stage.sites.host_time_ns()
+    stage.sites.suspend("the soak says so", drain=True)
+    stage.sites.wait_told(lambda report: report["state"] == "SUSPENDED", "it is SUSPENDED")
     with stage.sites.recovered_copy() as (copy, recovered_ns):
-        return stage.prove(copy, recovered_ns, loads)
+        if recovered_ns < asked_ns:
+            raise SoakError(f"a drained image is of {asked_ns - recovered_ns} ns before the command")
+        proved = stage.prove(copy, recovered_ns, _provable_beside(stage))
+    stage.sites.resume()
+    return proved
+
+
+def _provable_beside(stage: Stage) -> list[Load]:
+    """Loads whose images can be checked while they run: a database's mounts are in use."""
+    return [load for load in stage.loads if not isinstance(load, DatabaseLoad)]
+
+
+def _recover_copy(stage: Stage) -> str:
+    with stage.sites.recovered_copy() as (copy, recovered_ns):
+        return stage.prove(copy, recovered_ns, _provable_beside(stage))
 
 
 def _lose_site(stage: Stage) -> str:
@@ -269,6 +286,17 @@ def _lose_site(stage: Stage) -> str:
     for load in stage.loads:
         load.start()
     return f"{proved}; rebuilt in {settled.seconds:.1f} s"
+
+
+def _lose_site_and_give_back(stage: Stage) -> str:
+    """The same; then west works on for a while, and its writes are given up for those of the old primaries."""
+    stage.lose(*stage.sites.east)
+    proved = stage.prove(stage.sites.west, stage.sites.recover(), stage.loads)
+    blocks = stage.sites.scribble(stage.random)
+    settled = stage.sites.give_back()
+    for load in stage.loads:
+        load.start()
+    return f"{proved}; given back, with {blocks} writes given up, in {settled.seconds:.1f} s"
 
 
 def _wait_silent(stage: Stage, primary: str) -> None:
@@ -327,5 +355,7 @@ FAULTS: Final = (
     Fault("suspend and resume", _suspend),
     Fault("suspend in the middle of a resync", _suspend_in_resync),
     Fault("recover a copy of the secondary", _recover_copy),
+    Fault("suspend at a drained instant", _suspend_drained),
     Fault("site lost, recovered, rebuilt", _lose_site, _FENCED, needs_rest=True),
+    Fault("site lost, recovered, given back", _lose_site_and_give_back, _FENCED, needs_rest=True),
 )

@@ -184,7 +184,7 @@ def running_outage(seed: int) -> Iterator[Outage]:
                 network,
                 PRIMARIES,
                 pool_size_bytes=POOL_BYTES,
-                east_settings={"capture": {"side_file_max": SIDE_FILE_MAX}},
+                settings={name: {"capture": {"side_file_max": SIDE_FILE_MAX}} for name in PRIMARIES},
                 session_settings={"overflow_policy": "suspend"},
             )
             try:

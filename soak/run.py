@@ -25,6 +25,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from isochrone.model.errors import IsochroneError
+from isochrone.testing.processes import Settings
 from soak.faults import FAULTS, Fault, Stage
 from soak.loads import ChainLoad, DatabaseLoad, FioLoad, Load
 from soak.sites import WEST, Settled, Sites
@@ -37,6 +38,7 @@ PRIMARIES: Final = ("east-1", "east-2")
 POOL_SIZE_BYTES: Final = 1 << 30
 SIDE_FILE_MAX: Final = "8MiB"
 """Small, so that outages of seconds overflow it and marks do the work."""
+SPILL_MAX: Final = "128MiB"
 OVERLAP_SHARE: Final = 0.4
 """Faults after which the next one does not wait for DUPLEX."""
 LINK_RATES_BYTES_PER_S: Final = (None, 6_000_000)
@@ -208,6 +210,13 @@ def _note(stage: Stage, result: Result) -> None:
             result.chain_write_count = load.acknowledged
 
 
+def _east_settings(folder: Path) -> dict[str, Settings]:
+    """Small side files; the last primary has a spill, so that its outages are caught up in order."""
+    small: dict[str, object] = {"side_file_max": SIDE_FILE_MAX}
+    spilling = small | {"spill_max": SPILL_MAX, "spill_path": str(folder / "spill")}
+    return {name: {"capture": spilling if name == PRIMARIES[-1] else small} for name in PRIMARIES}
+
+
 @contextlib.contextmanager
 def _stage(seed: int, rate_factor: float) -> Iterator[Stage]:
     base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
@@ -223,7 +232,7 @@ def _stage(seed: int, rate_factor: float) -> Iterator[Stage]:
                 PRIMARIES,
                 pool_size_bytes=POOL_SIZE_BYTES,
                 device=device,
-                east_settings={"capture": {"side_file_max": SIDE_FILE_MAX}},
+                settings=_east_settings(folder),
             )
             loads: list[Load] = []
             try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import time
@@ -42,6 +43,8 @@ BLOCKED_S_MAX: Final = 30.0
 RESUME_AFTER_S: Final = 5.0
 """A suspended session that has not begun again by itself by then is resumed by command."""
 FENCE_S_MAX: Final = 60.0
+SCRIBBLES: Final = 50
+SCRIBBLE_BYTES: Final = 8192
 
 
 class SoakError(AssertionError):
@@ -79,7 +82,7 @@ class Sites:
         folder: in memory, with a short path.
         primaries: names of east's controllers, hosts of `network`, as is WEST.
         device: where west's tracks lie; in its pool's folder when None.
-        east_settings: sections of a settings file, for east.
+        settings: by controller, sections of a settings file.
         session_settings: as in the request that creates a session.
     """
 
@@ -91,7 +94,7 @@ class Sites:
         *,
         pool_size_bytes: int,
         device: FaultyDevice | None = None,
-        east_settings: Settings | None = None,
+        settings: Mapping[str, Settings] | None = None,
         session_settings: Mapping[str, object] | None = None,
     ) -> None:
         self.folder = folder
@@ -103,7 +106,7 @@ class Sites:
         self._pool_size_bytes = pool_size_bytes
         self._copies = 0
         self._host_time: HostTimeReader | None = None
-        self.east = tuple(self._make(name, east_settings or {}) for name in primaries)
+        self.east = tuple(self._make(name, (settings or {}).get(name, {})) for name in primaries)
         # To preallocate through FUSE is a call for every block.
         west_pool = {"tracks_path": str(device.path), "preallocate": False} if device else {}
         self.west = self._make(WEST, {"pool": west_pool})
@@ -177,9 +180,9 @@ class Sites:
         self.vitals.look(self.controllers, report)
         return report
 
-    def suspend(self, reason: str) -> None:
-        """Suspend by command."""
-        self.west.post(f"/v1/sessions/{SESSION}/suspend", {"reason": reason})
+    def suspend(self, reason: str, *, drain: bool = False) -> None:
+        """Suspend by command: at once, or with everything that is acknowledged now."""
+        self.west.post(f"/v1/sessions/{SESSION}/suspend", {"reason": reason, "drain": drain})
 
     def resume(self) -> None:
         """Resume by command."""
@@ -281,16 +284,25 @@ class Sites:
 
     def rebuild(self) -> Settled:
         """After a recovery, east is started again and replicated as from the beginning; its volumes are the truth."""
-        for controller in self.east:
-            controller.launch()
-        for controller in self.east:
-            controller.wait_ready()
-        wait_until(self._is_fenced, "east is fenced", deadline_s=FENCE_S_MAX)
+        self._start_fenced_east()
         for controller in (self.west, *self.east):
             controller.delete(f"/v1/sessions/{SESSION}")
         for place in self.places:
             self.west.delete(f"/v1/volumes/{place.volume}")
         return self.create_session()
+
+    def give_back(self) -> Settled:
+        """After a recovery, east is started again and replicated as before; what west wrote since is given up."""
+        self._start_fenced_east()
+        self.west.post(f"/v1/sessions/{SESSION}/resync", {"discard": "secondary"})
+        return self.settle()
+
+    def _start_fenced_east(self) -> None:
+        for controller in self.east:
+            controller.launch()
+        for controller in self.east:
+            controller.wait_ready()
+        wait_until(self._is_fenced, "east is fenced", deadline_s=FENCE_S_MAX)
 
     def _is_fenced(self) -> bool:
         return all(
@@ -347,6 +359,15 @@ class Sites:
                 client.read(offset, min(COMPARED_PIECE_BYTES, place.size_bytes - offset))
                 for offset in range(0, place.size_bytes, COMPARED_PIECE_BYTES)
             )
+
+    def scribble(self, draw: random.Random) -> int:
+        """Overwrite some blocks of every volume at west, which is in service; return how many."""
+        for place in self.places:
+            with connect(self.west.nbd_socket, place.volume) as client:
+                for _ in range(SCRIBBLES):
+                    offset = draw.randrange(place.size_bytes // SCRIBBLE_BYTES) * SCRIBBLE_BYTES
+                    client.write(offset, draw.randbytes(SCRIBBLE_BYTES))
+        return SCRIBBLES * len(self.places)
 
     def compare(self) -> int:
         """Compare both sites byte for byte, nobody writing; return the bytes that were equal. Raises SoakError."""

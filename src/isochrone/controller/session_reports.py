@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import assert_never
 
 from isochrone.controller.capture_reports import Now
 from isochrone.controller.session_settings import settings_report
@@ -23,14 +24,6 @@ from isochrone.session.document import PairDocument
 from isochrone.session.explain import blocked_on, image_incomplete_because, pair_state, unreadable_text
 from isochrone.session.session import Session
 from isochrone.store.volume import Volume
-
-_LINK_STATES = {
-    ContactState.DOWN: LinkState.DOWN,
-    ContactState.DIALING: LinkState.CONNECTING,
-    ContactState.GREETED: LinkState.CONNECTING,
-    ContactState.WELCOMED: LinkState.CONNECTING,
-    ContactState.STREAMING: LinkState.UP,
-}
 
 
 def session_report(
@@ -127,7 +120,7 @@ def _source_report(
         name=source.name,
         address=source.address,
         controller_id=source.controller_id or None,
-        link_state=_link_state(contact),
+        link_state=link_state(contact),
         since=now.wall_text_of(contact.since_ns),
         state_age_s=max(0, now.host_ns - contact.since_ns) / NS_PER_S,
         last_error=count.last_error,
@@ -144,10 +137,17 @@ def _source_report(
     )
 
 
-def _link_state(contact: Contact) -> LinkState:
-    if contact.state is ContactState.DOWN and contact.error.startswith("refused:"):
-        return LinkState.REFUSED
-    return _LINK_STATES[contact.state]
+def link_state(contact: Contact) -> LinkState:
+    """Return the state of a link as it is shown."""
+    match contact.state:
+        case ContactState.DOWN:
+            return LinkState.REFUSED if contact.error.startswith("refused:") else LinkState.DOWN
+        case ContactState.DIALING | ContactState.GREETED | ContactState.WELCOMED | ContactState.APPOINTING:
+            return LinkState.CONNECTING
+        case ContactState.STREAMING:
+            return LinkState.UP
+        case _:
+            assert_never(contact.state)
 
 
 def _pair_report(shell: SessionShell, pair: PairDocument, volumes: Mapping[str, Volume]) -> PairReport:

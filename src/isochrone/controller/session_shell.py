@@ -20,7 +20,7 @@ from isochrone.link.messages import Message, RecordSet, Welcome
 from isochrone.model.addresses import parse_address
 from isochrone.model.errors import BusyError, InternalError, IsochroneError, PoolReadOnlyError, ProtocolError
 from isochrone.model.records import RECORD_DTYPE
-from isochrone.model.states import SessionState
+from isochrone.model.states import SessionState, SuspendCause
 from isochrone.session.actions import CloseLink, Dial, Harden, SendMessage
 from isochrone.session.links import SessionLinks
 from isochrone.session.session import Session
@@ -148,8 +148,9 @@ class SessionShell:
         document = self.session.document
         if document.state is not self._state_told:
             self._state_told = document.state
-            suspended = document.state is SessionState.SUSPENDED
-            say = _log.warning if suspended else _log.info
+            # A suspension that an operator asked for may come to pass later, at its time.
+            unasked = document.state is SessionState.SUSPENDED and document.cause is not SuspendCause.COMMAND
+            say = _log.warning if unasked else _log.info
             say("session changed", session=document.name, state=document.state.value, reason=document.reason)
         full_reason = self.session.mover.full_reason
         if bool(full_reason) != bool(self._full_told):
