@@ -181,7 +181,10 @@ def test_settings_reach_the_session(isochrone: CommandLine) -> None:
     pacing = ("--overflow", "suspend", "--pace-delay-ms-max", "7")
     copying = ("--copy-rate-max", "50MiB", "--copy-share", "30", "--compare", "always")
     marks = ("--marks", "durable")
-    answer = json.loads(done(isochrone(*CREATE_BANK, *settings, *pacing, *copying, *marks, "--json")).out)
+    suspending = ("--link-timeout", "90", "--auto-resume", "off", "--auto-resume-budget", "20")
+    answer = json.loads(
+        done(isochrone(*CREATE_BANK, *settings, *pacing, *copying, *marks, *suspending, "--json")).out
+    )
     assert answer["settings"] == {
         "group_interval_ms": 25.0,
         "group_bytes_max": 8 << 20,
@@ -192,6 +195,9 @@ def test_settings_reach_the_session(isochrone: CommandLine) -> None:
         "copy_share_percent": 30,
         "compare": "always",
         "mark_policy": "durable",
+        "link_timeout_s": 90.0,
+        "auto_resume": False,
+        "auto_resume_budget_s": 20.0,
     }
     assert answer["sources"][0]["address"] == "tcp:10.0.0.1:7481"
 

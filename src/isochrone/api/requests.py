@@ -20,6 +20,7 @@ PRIMARIES_PER_SESSION_MAX: Final = 64
 PAIRS_PER_REQUEST_MAX: Final = 4096
 REASON_LENGTH_MAX: Final = 512
 SUSPEND_AFTER_S_MAX: Final = 31 * 86_400.0
+TIME_S_MAX: Final = 31 * 86_400.0
 PAIR_PRIORITY_MAX: Final = 1000
 VOLUME_SIZE_BYTES_MAX: Final = 1 << 48
 PACE_DELAY_MS_LIMIT: Final = 10_000.0
@@ -100,6 +101,10 @@ class SettingsRequest(Request):
         compression: of payloads on the links. Default "off".
         overflow_policy: what the primaries do when a side file nears its limit: "pace" (default) delays
             acknowledgements up to `pace_delay_ms_max` (default 100), then suspends; "suspend" never delays.
+        link_timeout_s: suspend when a primary is without its link for so long. Default 0: never, as long as the side
+            file holds what is captured.
+        auto_resume: whether a suspension that was not by command ends by itself. Default true.
+        auto_resume_budget_s: not while acknowledgements were held for longer than this in the last hour. Default 60.
         copy_rate_bytes_max: images of tracks that one primary sends in a second at most; 0 (default) for no limit.
         copy_share_percent: of the time, at most so much of the link is given to images while applications write.
             Default 50.
@@ -115,6 +120,9 @@ class SettingsRequest(Request):
     compression: CompressionChoice | None = None
     overflow_policy: OverflowChoice | None = None
     pace_delay_ms_max: PaceDelayMsMax | None = None
+    link_timeout_s: Annotated[float, Field(ge=0, le=TIME_S_MAX)] | None = None
+    auto_resume: bool | None = None
+    auto_resume_budget_s: Annotated[float, Field(ge=0, le=3600)] | None = None
     copy_rate_bytes_max: CopyRateBytesMax | None = None
     copy_share_percent: CopySharePercent | None = None
     compare: CompareChoice | None = None

@@ -330,6 +330,11 @@ class Primary:
         routes_changed = False
         for stream in self.streams.values():
             copying = stream.is_copying
+            if stream.link_is_overdue:
+                timeout_s = stream.document.policy.link_timeout_ns / 1e9
+                self.suspend(
+                    stream, f"the mover has not been connected for {timeout_s:g} s", SuspendCause.LINK
+                )
             stream.copy(now_ns, self._enter, beside_writes=beside_writes)
             routes_changed |= stream.cut_if_due()
             stream.send_records(now_ns)

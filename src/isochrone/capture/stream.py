@@ -197,6 +197,7 @@ class SessionStream:
         self.suspend_at_ns = 0
         self.cut_ns = 0
         self._began_ns = 0
+        self._unlinked_ns = 0
         self.hardened_ns = 0
         self.consistency_ns = 0
         self.link: int | None = None
@@ -298,6 +299,7 @@ class SessionStream:
     def detach(self) -> None:
         """The link is gone."""
         self.link = None
+        self._unlinked_ns = self._stamper.promise()
         self._configured = False
         self.backlog.ahead_bytes = 0
         self._comparing.lost()
@@ -324,6 +326,14 @@ class SessionStream:
     def told_suspended(self) -> None:
         """Tell the mover that nothing later than what was sent will come."""
         self.send(Suspended(self.document.reason, self.sent_through_ns, self.document.cause))
+
+    @property
+    def link_is_overdue(self) -> bool:
+        """Whether a stream in progress has been without a link for longer than the session's time-out."""
+        timeout_ns = self.document.policy.link_timeout_ns
+        if not timeout_ns or self.link is not None or not self.is_capturing:
+            return False
+        return self._stamper.promise() - max(self._unlinked_ns, self._began_ns) > timeout_ns
 
     # Cut
 

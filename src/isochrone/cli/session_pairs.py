@@ -9,18 +9,22 @@ import typer
 from isochrone.cli.options import CONTROLLER_DEFAULT, Controller, Json, TimeoutS
 from isochrone.cli.session_output import Name, print_session
 from isochrone.cli.session_settings import (
+    AutoResumeBudgetS,
+    AutoResumeWord,
     CompareWord,
     CompressionWord,
     CopyRateMax,
     CopyShare,
     GroupIntervalMs,
     GroupSizeMax,
+    LinkTimeoutS,
     Marks,
     Overflow,
     PaceDelayMsMax,
     Priorities,
     given_priorities,
     given_settings,
+    on_or_off,
 )
 from isochrone.model.errors import RefusedError
 
@@ -59,6 +63,9 @@ def create(
     copy_share: CopyShare = None,
     compare: CompareWord = None,
     marks: Marks = None,
+    link_timeout_s: LinkTimeoutS = None,
+    auto_resume: AutoResumeWord = None,
+    auto_resume_budget_s: AutoResumeBudgetS = None,
     priority: Priorities = [],  # noqa: B006  # Typer copies it
     wait: Wait = False,
     timeout_s: TimeoutS = None,
@@ -84,6 +91,9 @@ def create(
         copy_share_percent=copy_share,
         compare=compare,
         mark_policy=marks,
+        link_timeout_s=link_timeout_s,
+        auto_resume=on_or_off(auto_resume),
+        auto_resume_budget_s=auto_resume_budget_s,
     )
     if priority:
         body["priorities"] = given_priorities(priority)

@@ -53,6 +53,30 @@ CompareWord = Annotated[
         help="Marked tracks to compare by hash before they are sent: suspected (default), always or never.",
     ),
 ]
+LinkTimeoutS = Annotated[
+    float | None,
+    typer.Option(
+        "--link-timeout",
+        metavar="SECONDS",
+        help="Suspend when a primary is without its link for so long. Default 0: when its side file is full.",
+    ),
+]
+AutoResumeWord = Annotated[
+    str | None,
+    typer.Option(
+        "--auto-resume",
+        metavar="on|off",
+        help="Whether a suspension that was not by command ends by itself. Default on.",
+    ),
+]
+AutoResumeBudgetS = Annotated[
+    float | None,
+    typer.Option(
+        "--auto-resume-budget",
+        metavar="SECONDS",
+        help="Not while writes were held by pacing for longer than this in the last hour. Default 60.",
+    ),
+]
 Priorities = Annotated[
     list[str],
     typer.Option(
@@ -85,6 +109,13 @@ Marks = Annotated[
 ]
 
 
+def on_or_off(word: str | None) -> bool | None:
+    """Return what `on` and `off` mean. Raises RefusedError for any other word."""
+    if word not in (None, "on", "off"):
+        raise RefusedError(f"--auto-resume {word!r}: write on or off")
+    return None if word is None else word == "on"
+
+
 def given_settings(**settings: str | float | None) -> dict[str, object]:
     """Return the settings that were given (not None), by the names of the API. Raises RefusedError for a size.
 
@@ -108,6 +139,9 @@ def set_session(
     copy_share: CopyShare = None,
     compare: CompareWord = None,
     marks: Marks = None,
+    link_timeout_s: LinkTimeoutS = None,
+    auto_resume: AutoResumeWord = None,
+    auto_resume_budget_s: AutoResumeBudgetS = None,
     priority: Priorities = [],  # noqa: B006  # Typer copies it
     controller: Controller = CONTROLLER_DEFAULT,
     json: Json = False,
@@ -130,6 +164,9 @@ def set_session(
         copy_share_percent=copy_share,
         compare=compare,
         mark_policy=marks,
+        link_timeout_s=link_timeout_s,
+        auto_resume=on_or_off(auto_resume),
+        auto_resume_budget_s=auto_resume_budget_s,
     )
     if priority:
         body["priorities"] = given_priorities(priority)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import assert_never
 
+from isochrone.controller.auto_resume_reports import auto_resume_report
 from isochrone.controller.capture_reports import Now
 from isochrone.controller.session_settings import settings_report
 from isochrone.controller.session_shell import SessionShell, SourceCount
@@ -59,6 +60,7 @@ def session_report(
         suspend_at=there.wall_text_of(document.suspend_at_ns) if document.suspend_at_ns else None,
         suspended_reason=document.reason if suspended else None,
         suspended_cause=document.cause if suspended else None,
+        auto_resume=auto_resume_report(session.suspension.outlook(now.host_ns), now),
         suspended_since=now.wall_text_of(document.since_ns) if suspended else None,
         image_complete=document.is_image_complete,
         image_incomplete_reason=image_incomplete_because(session) or None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isochrone.api.requests import SettingsRequest
 from isochrone.report.models import SessionSettings
-from isochrone.report.times import NS_PER_MS
+from isochrone.report.times import NS_PER_MS, NS_PER_S
 from isochrone.session.document import SessionDocument
 
 
@@ -20,6 +20,9 @@ def chosen_settings(request: SettingsRequest) -> dict[str, object]:
         "copy_share_percent": request.copy_share_percent,
         "compare": request.compare,
         "mark_policy": request.mark_policy,
+        "link_timeout_ns": _ns_of_s(request.link_timeout_s),
+        "auto_resume": request.auto_resume,
+        "auto_resume_budget_ns": _ns_of_s(request.auto_resume_budget_s),
     }
     return {name: value for name, value in settings.items() if value is not None}
 
@@ -37,8 +40,15 @@ def settings_report(document: SessionDocument) -> SessionSettings:
         copy_share_percent=policy.copy_share_percent,
         compare=policy.compare,
         mark_policy=policy.mark_policy,
+        link_timeout_s=policy.link_timeout_ns / NS_PER_S,
+        auto_resume=policy.auto_resume,
+        auto_resume_budget_s=policy.auto_resume_budget_ns / NS_PER_S,
     )
 
 
 def _ns(time_ms: float | None) -> int | None:
     return None if time_ms is None else round(time_ms * NS_PER_MS)
+
+
+def _ns_of_s(time_s: float | None) -> int | None:
+    return None if time_s is None else round(time_s * NS_PER_S)

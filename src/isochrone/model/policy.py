@@ -19,6 +19,10 @@ class SessionPolicy(BaseModel):
         compare: which marked tracks are compared before they are sent.
         pace_delay_ns_max: longest delay of one acknowledgement under OverflowPolicy.PACE.
         copy_rate_bytes_max: images of tracks that one primary sends in a second at most; 0 for no limit.
+        link_timeout_ns: a primary that was without its link for so long suspends, and so does a session that a primary was
+            missing from for so long; 0 for never: the side file's limit decides.
+        auto_resume: a suspension that was not by command ends by itself (see session.auto_resume).
+        auto_resume_budget_ns: not while acknowledgements were held for longer than this in the last hour.
         copy_share_percent: of the time, at most so much of the link is given to images while applications write.
         mark_policy: what the marks of changed tracks survive.
     """
@@ -31,6 +35,9 @@ class SessionPolicy(BaseModel):
     copy_rate_bytes_max: Annotated[int, Field(ge=0, lt=1 << 48)] = 0
     copy_share_percent: Annotated[int, Field(ge=1, le=100)] = 50
     mark_policy: MarkPolicy = MarkPolicy.MEMORY
+    link_timeout_ns: Nanoseconds = 0
+    auto_resume: bool = True
+    auto_resume_budget_ns: Nanoseconds = 60_000_000_000
 
     def changed(self, **fields: object) -> SessionPolicy:
         """Return a copy with `fields` replaced."""

@@ -192,6 +192,12 @@ class Mover:
             self._compacted_ns = self.journal_ns
             self._pool.compact(self._session, hold_floor_ns, self.journal_ns)
 
+    @property
+    def tracks_kept(self) -> int:
+        """Tracks of the pool that are kept for primaries that are behind."""
+        pool = self._pool
+        return min(ROOM_KEPT_BYTES_MAX // pool.track_size_bytes, pool.track_count // ROOM_KEPT_PART)
+
     def _must_leave_room(self, state: Source, received: ReceivedSet) -> bool:
         """Whether the pool's last room is kept from `state`: F waits for a primary that is behind it.
 
@@ -199,7 +205,7 @@ class Mover:
         one's records could not be staged, and neither would ever go on.
         """
         pool = self._pool
-        kept = min(ROOM_KEPT_BYTES_MAX // pool.track_size_bytes, pool.track_count // ROOM_KEPT_PART)
+        kept = self.tracks_kept
         wanted = len(received.payload) // pool.track_size_bytes
         if pool.free_track_count + pool.pending_free_count - wanted >= kept or state.joined_ns is None:
             return False

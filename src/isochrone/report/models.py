@@ -266,6 +266,9 @@ class SessionSettings(Report):
     copy_share_percent: int
     compare: ComparePolicy
     mark_policy: MarkPolicy
+    link_timeout_s: float
+    auto_resume: bool
+    auto_resume_budget_s: float
 
 
 class ResyncReport(Report):
@@ -281,6 +284,20 @@ class ResyncReport(Report):
     bytes_remaining: int
     bytes_per_s: float
     estimate_s: float | None
+
+
+class AutoResumeReport(Report):
+    """What will become of a suspension.
+
+    Attributes:
+        attempt: number of the attempt to come; 0 when it resumes by command only.
+        at: when it is expected to resume (ISO 8601, UTC); None when that is not a matter of time.
+        text: the same in words, with what is in the way.
+    """
+
+    attempt: int
+    at: str | None
+    text: str
 
 
 class SessionReport(Report):
@@ -305,6 +322,7 @@ class SessionReport(Report):
         record_count, byte_count: received since the controller started.
         records_per_s, bytes_per_s: over the last seconds.
         suspend_at: a suspension is pending: the moment whose image it will leave (ISO 8601, UTC).
+        auto_resume: what the session waits for to resume by itself; set while SUSPENDED.
         suspended_reason, suspended_cause, suspended_since: set while SUSPENDED; the image is that of `consistency`.
         resync: while pairs are being copied.
     """
@@ -320,6 +338,7 @@ class SessionReport(Report):
     suspended_reason: str | None = None
     suspended_cause: SuspendCause | None = None
     suspended_since: str | None = None
+    auto_resume: AutoResumeReport | None = None
     image_complete: bool
     image_incomplete_reason: str | None
     form: TimePoint

@@ -201,6 +201,8 @@ def session_view(session: SessionReport) -> RenderableType:
                 style=_BAD,
             )
         )
+    if session.auto_resume is not None:
+        lines.append(Text(f"  {session.auto_resume.text}", style=_BUSY))
     if session.blocked_on is not None:
         lines.append(Text(f"  blocked on {session.blocked_on}", style=_BAD))
     if session.split is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from isochrone.link.messages import VolumeCopy
+from isochrone.session.auto_resume import HeldTime
 from isochrone.session.settings import SessionSettings
 
 
@@ -37,6 +38,8 @@ class Contact:
         epoch: of the session when the link was opened: what comes under an older one does not count.
         heard_ns: when the last message came.
         error: why the link is down, for people; "" when it is up.
+        streaming_until_ns: when it was STREAMING last; of one that never was, when it was first wanted.
+        held: how long it held acknowledgements of applications for this session lately.
         suspended: the primary has suspended the session.
         cut_ns: the primary has cut its stream at this time, 0 when it has not.
         configures_sent: on this link.
@@ -53,6 +56,8 @@ class Contact:
         self.heard_ns = now_ns
         self.epoch = 0
         self.error = "not connected yet"
+        self.streaming_until_ns = now_ns
+        self.held = HeldTime()
         self.suspended = False
         self.cut_ns = 0
         self.configures_sent = 0
@@ -85,6 +90,8 @@ class Contact:
 
     def enter(self, state: ContactState, now_ns: int) -> None:
         """Enter `state`."""
+        if self.state is ContactState.STREAMING:
+            self.streaming_until_ns = now_ns
         self.state = state
         self.since_ns = now_ns
         self.heard_ns = now_ns

@@ -82,6 +82,9 @@ class Session(SessionCore):
                 self.actions.append(Harden())
             self._commit()
             self.suspension.advance(now_ns)
+            self.suspension.suspend_after_link_timeout(now_ns)
+            if not self.is_deleting:
+                self.suspension.advance_auto_resume(now_ns)
             self._drop_removed_pairs()
             for source, answer in self.mover.answers(self._clock):
                 self.send(source, answer)

@@ -23,7 +23,8 @@ from isochrone.link.messages import Resume, Suspend, cut_text
 from isochrone.model.errors import ConflictError
 from isochrone.model.states import SessionState, SuspendCause
 from isochrone.session import transitions
-from isochrone.session.contact import Contact
+from isochrone.session.auto_resume import AutoResume, Outlook, budget
+from isochrone.session.contact import Contact, ContactState
 from isochrone.session.core import SessionCore
 from isochrone.session.recovery import Recovery
 
@@ -34,6 +35,7 @@ class Suspension:
     def __init__(self, core: SessionCore, recovery: Recovery) -> None:
         self._core = core
         self._recovery = recovery
+        self.auto_resume = AutoResume(core.settings)
 
     # At once
 
@@ -172,12 +174,76 @@ class Suspension:
             if state.joined_ns is not None and state.through_ns < at_ns
         ]
 
+    def suspend_after_link_timeout(self, now_ns: int) -> None:
+        """Suspend when a primary that F waits for has been missing for longer than the session's time-out.
+
+        The others need not fill their side files, nor the pool, for it any longer.
+        """
+        core = self._core
+        timeout_ns = core.document.policy.link_timeout_ns
+        if not timeout_ns or core.document.state is not SessionState.ACTIVE:
+            return
+        for number, state in sorted(core.mover.sources.items()):
+            contact = core.contacts[number]
+            missing = contact.state is not ContactState.STREAMING
+            if missing and state.joined_ns is not None and now_ns - contact.streaming_until_ns > timeout_ns:
+                name = core.document.sources[number].name
+                text = f"primary {name} has not been streaming for {timeout_ns / 1e9:g} s: {contact.error}"
+                self.suspend_all(text, SuspendCause.LINK)
+                return
+
     # Beginning again
+
+    def outlook(self, now_ns: int) -> Outlook | None:
+        """Return what will become of the present suspension; None when there is none."""
+        core = self._core
+        document = core.document
+        if document.state is not SessionState.SUSPENDED:
+            return None
+        if not document.policy.auto_resume:
+            return Outlook(waits_for="a command: automatic resume is off")
+        held = [contact.held for contact in core.contacts.values()]
+        impact = budget(held, document.policy.auto_resume_budget_ns, now_ns)
+        obstacles = [*self._missing_primaries(), *self._missing_room()]
+        return self.auto_resume.outlook(document.cause, document.since_ns, obstacles, impact, now_ns)
+
+    def _missing_primaries(self) -> list[str]:
+        """One that was never reached is in nobody's way (late joiner)."""
+        core = self._core
+        return [
+            f"primary {core.document.sources[source].name}: {core.contacts[source].error or 'not connected'}"
+            for source in sorted(core.document.sources_in_use)
+            if core.contacts[source].state is not ContactState.STREAMING
+            and core.document.sources[source].controller_id
+        ]
+
+    def _missing_room(self) -> list[str]:
+        pool = self._core.pool
+        if pool.read_only_reason is not None:
+            return [f"the pool to take writes: {pool.read_only_reason}"]
+        free = pool.free_track_count + pool.pending_free_count
+        wanted = 2 * self._core.mover.tracks_kept
+        if free < wanted:
+            return [f"room in the pool: {free} tracks are free, {wanted} are needed"]
+        return []
+
+    def advance_auto_resume(self, now_ns: int) -> None:
+        """Resume by itself when it is time."""
+        core = self._core
+        if core.document.state is SessionState.ACTIVE:
+            is_duplex = bool(core.document.pairs) and all(pair.duplex for pair in core.document.pairs)
+            self.auto_resume.running(now_ns, is_duplex=is_duplex)
+            return
+        outlook = self.outlook(now_ns)
+        if outlook is not None and outlook.due:
+            self.auto_resume.resumed()
+            self.resume()
 
     def resume(self) -> None:
         """Begin again: every primary copies what it marked. Raises ConflictError."""
         self._core.remember(transitions.resumed(self._core.document, self._core.now_ns()))
         for source, contact in self._core.contacts.items():
+            contact.streaming_until_ns = self._core.now_ns()  # the time-out begins anew
             if contact.is_welcomed:
                 self.resume_source(source, contact)
 

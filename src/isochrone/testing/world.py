@@ -152,6 +152,9 @@ class World:
             redial_ns_max=50 * MILLISECOND_NS,
             silence_ns_max=200 * MILLISECOND_NS,
             suspend_wait_ns_max=400 * MILLISECOND_NS,
+            auto_resume_ns_min=50 * MILLISECOND_NS,
+            auto_resume_ns_max=200 * MILLISECOND_NS,
+            auto_resume_reset_ns=500 * MILLISECOND_NS,
         )
         return SecondaryNode("s", "f" * 32, self.events, self._fork(), disk, settings, self._dial)
 
@@ -218,6 +221,8 @@ class World:
                 overflow_policy=self.rng.choice((OverflowPolicy.PACE, OverflowPolicy.SUSPEND)),
                 pace_delay_ns_max=20 * MILLISECOND_NS,
                 mark_policy=MarkPolicy.DURABLE if self.seed % 2 else MarkPolicy.MEMORY,
+                auto_resume=self.seed % 3 != 0,
+                link_timeout_ns=60 * MILLISECOND_NS if self.seed % 5 == 0 else 0,
             ),
         )
         sources = [SourceDocument(name=node.name, address=node.name) for node in self.primaries]
