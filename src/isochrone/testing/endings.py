@@ -46,6 +46,7 @@ class Endings:
         self.world.faults_on = False
         for node in (*self.world.primaries, self.world.secondary):
             node.disk.hook = None
+            node.disk.bad_sectors.heal()
         for application in self.world.applications:
             # The slowest link must keep up with a side file of the smallest size.
             application.pause_ns = max(application.pause_ns, 60 * MILLISECOND_NS)

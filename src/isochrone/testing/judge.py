@@ -42,6 +42,7 @@ class Tally:
     copies_broken_off: int = 0
     tracks_copied: int = 0
     tracks_equal: int = 0
+    tracks_spoiled: int = 0
     timed_suspensions: int = 0
     exact_suspensions: int = 0
 

@@ -291,8 +291,10 @@ class World:
             self._came_down(node)
 
     def _fail_the_device(self, node: PrimaryNode | SecondaryNode) -> None:
-        """The device reports an error once: where the secondary stages, or where a copier reads."""
-        if node.is_up and node.disk.hook is None:
+        """The device reports an error once: where the secondary stages, or where a copier reads; or has bad sectors."""
+        if isinstance(node, PrimaryNode) and node.is_up and self.rng.random() < 0.5:
+            self._spoil_tracks(node)
+        elif node.is_up and node.disk.hook is None:
             kind, name = "write", TRACKS_NAME
             if isinstance(node, PrimaryNode):
                 kind, name = self.rng.choice(
@@ -300,6 +302,13 @@ class World:
                 )
             node.disk.hook = fail_nth(self.rng.randrange(1, 5), errno.EIO, kind=kind, name=name)
             self.tally.device_errors += 1
+
+    def _spoil_tracks(self, node: PrimaryNode) -> None:
+        """Some tracks of a volume cannot be read for a while, unless they are written again."""
+        volume = node.pool.volumes[self.rng.choice(node.volume_names)]
+        for track in self.rng.sample(range(volume.track_count), k=volume.track_count // 3):
+            self.tally.tracks_spoiled += node.disk.spoil_track(volume, track)
+        self.events.after(self.rng.randrange(20, 600) * MILLISECOND_NS, node.disk.bad_sectors.heal)
 
     def _came_down(self, node: PrimaryNode | SecondaryNode) -> None:
         node.disk.hook = None
@@ -314,6 +323,7 @@ class World:
         if self.faults_on and self.rng.random() < 0.15:
             node.on_death = lambda: self._came_down(node)
             node.disk.hook = crash_nth(self.rng.randrange(1, 60))
+        node.disk.bad_sectors.heal()  # else nobody could judge what it holds
         node.start()
         if node.has_died():
             return
