@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import pytest
 
-from isochrone.capture.activity import Change
 from isochrone.controller.exports import PoolExports, VolumeExport
 from isochrone.model.errors import ConflictError, NotFoundError, PoolFullError
 from isochrone.nbd.constants import Errno
@@ -35,7 +34,7 @@ class FakeWriter:
     def has_durable_marks(self, number: int) -> bool:
         return number == 2
 
-    def prepare(self, volume: Volume, changes: Sequence[Change]) -> Awaitable[None] | None:
+    def prepare(self, volume: Volume, changes: Sequence[tuple[int, int, bool]]) -> Awaitable[None] | None:
         self.calls.append(("prepare", volume.name, *changes))
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from isochrone.capture.activity_map import ActivityMap, Steps
 from isochrone.capture.change_map import ChangeMap
@@ -19,9 +20,8 @@ class DurableMarks:
     change_map: ChangeMap
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A write or zeroing to come; bytes of its volume."""
+class Change(NamedTuple):
+    """A write or zeroing to come; bytes of its volume. A plain tuple of the same serves as well, and costs less."""
 
     offset: int
     length: int
@@ -45,21 +45,32 @@ class Activities:
         """Whether writes to volume `number` have to ask first."""
         return number in self._marks
 
-    def ask(self, volume: Volume, changes: Iterable[Change]) -> bool:
+    def ask(self, volume: Volume, changes: Iterable[tuple[int, int, bool]]) -> bool:
         """Return whether all `changes` of `volume` may be made at once; else they may after the next `activate`."""
-        marks = self._marks.get(volume.number, ())
+        activities = [one.activity for one in self._marks.get(volume.number, ())]
         size = self._track_size_bytes
         may = True
-        for change in changes:
-            runs: Iterable[tuple[int, int]] = [(change.offset, change.length)]
-            if change.zeroes:  # tracks that are not mapped stay as they are
-                mapped_runs = volume.mapped_runs(change.offset, change.length)
-                runs = [(start, length) for start, length, mapped in mapped_runs if mapped]
-            for start, length in runs:
+        for offset, length, zeroes in changes:
+            if zeroes:
+                may &= self._ask_to_zero(volume, offset, length, activities)
+                continue
+            track = offset // size
+            track_count = (offset + length - 1) // size - track + 1
+            for activity in activities:
+                if not activity.ask(track, track_count):
+                    may = False
+        return may
+
+    def _ask_to_zero(self, volume: Volume, offset: int, length: int, activities: list[ActivityMap]) -> bool:
+        """Ask for what is mapped of a range: the rest stays as it is."""
+        size = self._track_size_bytes
+        may = True
+        for start, run_length, mapped in volume.mapped_runs(offset, length):
+            if mapped:
                 track = start // size
-                count = (start + length - 1) // size - track + 1
-                for one in marks:
-                    may &= one.activity.ask(track, count)
+                track_count = (start + run_length - 1) // size - track + 1
+                for activity in activities:
+                    may &= activity.ask(track, track_count)
         return may
 
     def activate(self) -> Steps:

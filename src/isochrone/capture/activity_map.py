@@ -148,6 +148,8 @@ class ActivityMap:
     def ask(self, track: int, track_count: int) -> bool:
         """Return whether a write to this run may be made at once; what is missing is activated by the next `activate`."""
         first, last = track >> self._shift, (track + track_count - 1) >> self._shift
+        if first == last and self._active[first]:
+            return True
         if self._active.find(0, first, last + 1) < 0:
             return True
         self._wanted.update(region for region in range(first, last + 1) if not self._active[region])

@@ -11,7 +11,6 @@ import functools
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from isochrone.capture.activity import Change
 from isochrone.model.errors import ConflictError, IsochroneError, NotFoundError
 from isochrone.nbd.constants import Errno
 from isochrone.nbd.errors import NbdError
@@ -38,7 +37,7 @@ class Writer(Protocol):
     def has_durable_marks(self, number: int) -> bool:
         """Whether changes of volume `number` are to be prepared."""
 
-    def prepare(self, volume: Volume, changes: Sequence[Change]) -> Awaitable[None] | None:
+    def prepare(self, volume: Volume, changes: Sequence[tuple[int, int, bool]]) -> Awaitable[None] | None:
         """Return None if `changes` may be made at once, else what to wait for before they are."""
 
     def end_batch(self) -> int:
@@ -143,7 +142,7 @@ class VolumeExport:
 
     def prepare(self, changes: Sequence[tuple[int, int, bool]]) -> Awaitable[None] | None:
         """Make what is to be changed durably known first; see nbd.export.Export."""
-        return self._writer.prepare(self.volume, [Change(*change) for change in changes])
+        return self._writer.prepare(self.volume, changes)
 
     def end_batch(self) -> int:
         """Seal what one wake-up brought; see nbd.export.Export."""

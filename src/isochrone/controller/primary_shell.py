@@ -17,7 +17,6 @@ from typing import Final
 import structlog
 
 from isochrone.capture.actions import CloseLink, SendDurably, SendMessage
-from isochrone.capture.activity import Change
 from isochrone.capture.document import CaptureState
 from isochrone.capture.links import PrimaryLinks
 from isochrone.capture.primary import Primary
@@ -177,7 +176,7 @@ class PrimaryShell:
         """Whether changes of volume `number` are to be prepared."""
         return self.primary.activities.has(number)
 
-    def prepare(self, volume: Volume, changes: Sequence[Change]) -> Awaitable[None] | None:
+    def prepare(self, volume: Volume, changes: Sequence[tuple[int, int, bool]]) -> Awaitable[None] | None:
         """Return None if `changes` may be made at once, else what to wait for before they are."""
         if self.primary.activities.ask(volume, changes):
             return None
