@@ -218,6 +218,18 @@ def _fail_device(error: DeviceError) -> Callable[[Stage], str]:
     return do
 
 
+def _fail_device_rarely(stage: Stage) -> str:
+    device = stage.sites.device
+    if device is None:
+        raise SoakError("this soak has no device that can fail")
+    device.fail_writes(DeviceError.EIO_RARELY)
+    try:
+        seconds = stage.pause((2.0, 6.0))
+    finally:
+        device.heal()
+    return f"for {seconds:.1f} s"
+
+
 def _lose_device(stage: Stage) -> str:
     """The device is pulled out: the pool turns read-only, and says so, until the device is back and west restarted."""
     device, west = stage.sites.device, stage.sites.west
@@ -351,6 +363,7 @@ FAULTS: Final = (
     Fault("slow link", _slow_link),
     Fault("secondary's device: EIO", _fail_device(DeviceError.EIO), _TROUBLE),
     Fault("secondary's device: ENOSPC", _fail_device(DeviceError.ENOSPC), _TROUBLE),
+    Fault("secondary's device: EIO now and then", _fail_device_rarely, _TROUBLE),
     Fault("secondary's device pulled out", _lose_device, _LOSS),
     Fault("suspend and resume", _suspend),
     Fault("suspend in the middle of a resync", _suspend_in_resync),

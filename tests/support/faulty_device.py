@@ -2,7 +2,7 @@
 
 ::
 
-    file  <-  nbdkit file plugin, error filter (EIO)  <-  nbdkit nbd plugin, error filter (ENOSPC)  <-  nbdfuse: a file
+    file  <-  nbdkit, error filter: EIO  <-  nbdkit, error filter: ENOSPC  <-  nbdkit, ... rarely  <-  nbdfuse: a file
 
 Every error comes out of a system call, as from a broken disk or a full thin pool; nothing in the controller knows of it.
 The device can also go away altogether, so that syncs and reads fail too, and come back as it was.
@@ -28,6 +28,16 @@ class DeviceError(StrEnum):
 
     EIO = "EIO"
     ENOSPC = "ENOSPC"
+    EIO_RARELY = "EIO-rarely"
+    """To one write in twenty, as where a disk has bad places."""
+
+
+_ERRORS: Final = {
+    DeviceError.EIO: ("EIO", "100%"),
+    DeviceError.ENOSPC: ("ENOSPC", "100%"),
+    DeviceError.EIO_RARELY: ("EIO", "5%"),
+}
+"""The value of errno, and how many of the writes meet it."""
 
 
 class FaultyDevice:
@@ -50,7 +60,7 @@ class FaultyDevice:
             file.truncate(size_bytes)
 
     def fail_writes(self, error: DeviceError) -> None:
-        """Answer every write with `error` from now on."""
+        """Answer writes with `error` from now on."""
         self._trigger(error).touch()
 
     def heal(self) -> None:
@@ -63,11 +73,9 @@ class FaultyDevice:
         below = ["file", str(self.backing)]
         for error in DeviceError:
             server = self._folder / f"{error}.sock"
-            faults = [
-                f"error-pwrite={error}",
-                "error-pwrite-rate=100%",
-                f"error-pwrite-file={self._trigger(error)}",
-            ]
+            errno_name, share = _ERRORS[error]
+            faults = [f"error-pwrite={errno_name}", f"error-pwrite-rate={share}"]
+            faults.append(f"error-pwrite-file={self._trigger(error)}")
             words = ["nbdkit", "--foreground", "--unix", str(server), "--filter=error", *below, *faults]
             process = self._start(words)
             self._wait(process, server.is_socket, f"{server.name} listens")
