@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from isochrone.capture.document import CaptureState
-from isochrone.link.messages import MARK_RUNS_MAX, Configured, Marks, Resume, Suspend
+from isochrone.link.messages import MARK_RUNS_MAX, Configured, Marks, RecordSet, Resume, Suspend
 from isochrone.model.errors import ConflictError
 from isochrone.model.states import SessionState
 from isochrone.session.contact import ContactState
@@ -285,3 +285,21 @@ def test_marks_that_are_gone_stand_for_everything() -> None:
     session = sites.secondary.session
     session.split.begin_to_tell(0, session.contacts[0])
     assert [m for m in sites.secondary.take() if isinstance(m, Marks)] == [Marks("a", [0, 16])]
+
+
+def test_records_on_a_link_of_an_older_epoch_do_not_count_and_it_says_so() -> None:
+    sites = Sites()
+    sites.discard_secondary()
+    sites.wire.run_until(lambda: sites.pair_is_duplex)
+    session = sites.secondary.session
+    before = sites.here()
+    sites.primary.write("a", 4, 44)
+    late = [m for m in sites.primary.tick(sites.wire.links[0]) if isinstance(m, RecordSet)]
+    assert late
+    session.remember(session.document.changed(epoch=session.document.epoch + 1))
+    received = session.mover.bytes_received
+    for message in late:
+        sites.secondary.links.link_received(0, message)
+    sites.secondary.collect()
+    assert "opened under epoch 3" in session.contacts[0].error
+    assert (session.mover.bytes_received, sites.here()) == (received, before)
