@@ -41,7 +41,7 @@ def test_a_session_needs_only_names() -> None:
         ({"group_interval_ms": float("nan")}, "less than or equal to 60000"),
         ({"pace_delay_ms_max": 10_001}, "less than or equal to 10000"),
         ({"compression": "gzip"}, "'off', 'lz4' or 'zstd'"),
-        ({"overflow_policy": "drop"}, "'pace' or 'suspend'"),
+        ({"overflow_policy": "drop"}, "'pace', 'suspend' or 'hold'"),
         ({"group_intervall_ms": 10}, "group_intervall_ms"),
     ],
 )

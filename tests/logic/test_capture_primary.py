@@ -140,7 +140,7 @@ def test_writes_of_one_batch_have_rising_times_and_travel_as_one() -> None:
     for track in (1, 2, 3):
         site.primary.write(volume, track * TRACK, tracks(track))
     assert site.primary.side_file.used_bytes == 0
-    site.primary.end_batch()
+    site.primary.end_batch(1)
     (batch,) = site.primary.streams[SESSION_ID].backlog.take_unsent(1 << 30)
     assert (batch.record_count, batch.payload) == (3, tracks(1, 2, 3))
     assert batch.first_time_ns < batch.last_time_ns == site.primary.stamper.last_ns
@@ -150,7 +150,7 @@ def test_a_small_write_travels_as_the_whole_image_of_its_tracks() -> None:
     site = streaming()
     site.write("a", 0, 1, 2)
     site.primary.write(site.pool.volumes["a"], TRACK - 10, b"\x09" * 20)
-    site.primary.end_batch()
+    site.primary.end_batch(1)
     image = site.primary.streams[SESSION_ID].backlog.take_unsent(1 << 30)[-1].payload
     assert image == b"\x01" * (TRACK - 10) + b"\x09" * 20 + b"\x02" * (TRACK - 10)
     assert site.marked() == {0, 1}
@@ -162,7 +162,7 @@ def test_volumes_written_in_turn_keep_their_order() -> None:
     site.copied()
     for name, tag in (("a", 1), ("b", 2), ("a", 3)):
         site.primary.write(site.pool.volumes[name], 0, tracks(tag))
-    site.primary.end_batch()
+    site.primary.end_batch(1)
     batches = site.primary.streams[SESSION_ID].backlog.take_unsent(1 << 30)
     assert [(batch.volume, batch.payload[0]) for batch in batches] == [(1, 1), (2, 2), (1, 3)]
     times = [time for batch in batches for time in (batch.first_time_ns, batch.last_time_ns)]
@@ -195,7 +195,7 @@ def test_zeroing_across_track_borders_leaves_the_secondary_equal(allocate: bool)
     site = streaming()
     site.write("a", 0, 1, 2, 3, 4)
     site.primary.zero(site.pool.volumes["a"], TRACK // 2, 2 * TRACK, allocate=allocate)
-    site.primary.end_batch()
+    site.primary.end_batch(1)
     assert site.copied().tags(1, 4) == [1, 0, 0, 4]
     assert site.marked() == {0, 1, 2, 3}
 
@@ -232,7 +232,7 @@ def test_a_full_pool_refuses_the_write_and_captures_nothing() -> None:
     used_bytes = site.primary.side_file.used_bytes
     with pytest.raises(PoolFullError):
         site.write("a", 4, 5)
-    site.primary.end_batch()
+    site.primary.end_batch(1)
     assert site.primary.side_file.used_bytes == used_bytes
     assert tags(site.pool, "a", 6) == [1, 2, 3, 4, 0, 0]
 
@@ -243,7 +243,7 @@ def test_the_writes_before_a_refused_one_are_captured() -> None:
     site.primary.write(volume, 0, tracks(1, 2, 3))
     with pytest.raises(PoolFullError):
         site.primary.write(volume, 4 * TRACK, tracks(5, 6))
-    site.primary.end_batch()
+    site.primary.end_batch(1)
     assert site.copied().tags(1, 6) == [1, 2, 3, 0, 0, 0]
 
 
@@ -254,7 +254,7 @@ def test_p2_3_what_a_failed_write_left_behind_is_captured_again() -> None:
     site.disk.hook = fail_nth(1, kind="write", name="tracks")
     with pytest.raises(OSError, match="simulated"):
         site.write("a", 2, 9)
-    site.primary.end_batch()
+    site.primary.end_batch(1)
     records = replica.record_count
     assert site.copied(replica=replica).tags(1, 3) == tags(site.pool, "a", 3)
     assert replica.record_count == records + 1
@@ -295,20 +295,20 @@ def test_a_part_of_a_track_that_cannot_be_read_is_the_applications_error_and_cha
     site = streaming()
     volume = site.pool.volumes["a"]
     site.write("a", 1, 7)
-    site.primary.end_batch()
+    site.primary.end_batch(1)
     site.write("a", 2, 8)
-    site.primary.end_batch()
+    site.primary.end_batch(1)
     replica = site.copied()
     site.disk.spoil_track(volume, 2)
     records = replica.record_count
     with pytest.raises(TrackReadError, match="track 2 of volume a cannot be read") as caught:
         request_part(site, volume)
     assert caught.value.errno == errno.EIO
-    site.primary.end_batch()
+    site.primary.end_batch(1)
     assert site.primary.streams[SESSION_ID].state is CaptureState.STREAMING
     assert site.copied(replica=replica).record_count == records
     site.write("a", 2, 9)  # all of the track: nothing old is needed
-    site.primary.end_batch()
+    site.primary.end_batch(1)
     assert site.copied(replica=replica).tags(1, 4) == [0, 7, 9, 0] == tags(site.pool, "a", 4)
 
 
@@ -319,7 +319,7 @@ def test_a_failed_trim_is_captured_as_what_the_volume_then_holds() -> None:
     site.disk.hook = fail_nth(1, kind="write", name="tracks")
     with pytest.raises(OSError, match="simulated"):
         site.primary.zero(site.pool.volumes["a"], 2 * TRACK, TRACK + 100, allocate=True)
-    site.primary.end_batch()
+    site.primary.end_batch(1)
     assert site.copied(replica=replica).tags(1, 5) == tags(site.pool, "a", 5)
 
 

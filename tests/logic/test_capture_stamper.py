@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
-from isochrone.capture.pacing import PACE_FILL_FULL, PACE_FILL_START, pace_delay_ns
 from isochrone.capture.stamper import Stamper
 
 
@@ -41,22 +38,3 @@ def test_the_high_water_mark_is_the_last_stamp_or_promise() -> None:
     stamper = Stamper(lambda: 10)
     assert stamper.stamp() == stamper.last_ns
     assert stamper.promise() == stamper.last_ns
-
-
-@pytest.mark.parametrize(
-    ("used", "delay"),
-    [(0, 0), (499, 0), (500, 0), (700, 250), (900, 1000), (950, 1000), (1000, 1000), (5000, 1000)],
-)
-def test_the_delay_grows_with_the_square_of_the_excess_up_to_the_maximum(used: int, delay: int) -> None:
-    assert (PACE_FILL_START, PACE_FILL_FULL) == (0.5, 0.9)
-    assert pace_delay_ns(used, 1000, 1000) == pytest.approx(delay, abs=1)
-
-
-def test_a_fuller_side_file_is_never_paced_less_and_never_beyond_what_the_operator_chose() -> None:
-    delays = [pace_delay_ns(used, 1000, 777) for used in range(1200)]
-    assert delays == sorted(delays)
-    assert (min(delays), max(delays)) == (0, 777)
-
-
-def test_no_delay_is_made_when_the_operator_allows_none() -> None:
-    assert pace_delay_ns(1000, 1000, 0) == 0

@@ -178,7 +178,7 @@ def test_a_proxy_for_the_web_is_not_asked(isochrone: CommandLine, monkeypatch: p
 
 def test_settings_reach_the_session(isochrone: CommandLine) -> None:
     settings = ("--group-interval-ms", "25", "--group-size-max", "8MiB", "--compression", "zstd")
-    pacing = ("--overflow", "suspend", "--pace-delay-ms-max", "7")
+    pacing = ("--overflow", "suspend", "--pace", "firm", "--pace-delay-ms-max", "7", "--hold-ms-max", "900")
     copying = ("--copy-rate-max", "50MiB", "--copy-share", "30", "--compare", "always")
     marks = ("--marks", "durable")
     suspending = ("--link-timeout", "90", "--auto-resume", "off", "--auto-resume-budget", "20")
@@ -190,7 +190,9 @@ def test_settings_reach_the_session(isochrone: CommandLine) -> None:
         "group_bytes_max": 8 << 20,
         "compression": "zstd",
         "overflow_policy": "suspend",
+        "pace_level": "firm",
         "pace_delay_ms_max": 7.0,
+        "hold_ms_max": 900.0,
         "copy_rate_bytes_max": 50 << 20,
         "copy_share_percent": 30,
         "compare": "always",

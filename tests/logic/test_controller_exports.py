@@ -38,10 +38,13 @@ class FakeWriter:
         self.calls.append(("prepare", volume.name, *changes))
         return None
 
-    def end_batch(self) -> int:
+    def end_batch(self, volume_number: int) -> int:
         if self.error is not None:
             raise self.error
-        return 7
+        return 6 + volume_number
+
+    def room_wait_ns(self, volume_number: int) -> int:
+        return 10 * volume_number
 
     def write_refusal(self, number: int) -> str:
         return self.refusal if number == 1 else ""
@@ -94,6 +97,7 @@ def test_a_write_reaches_the_capture_core_as_it_came(world: World, export: Volum
     assert world.writer.calls == [("write", "data", 1024, data)]
     assert world.writer.calls[0][3] is data
     assert export.end_batch() == 7
+    assert export.room_wait_ns() == 10
 
 
 def test_what_clients_do_is_counted_over_all_connections(world: World, export: VolumeExport) -> None:

@@ -17,11 +17,12 @@ from isochrone.link.messages import (
     RefusalCode,
     TrackRun,
     VolumeCopy,
+    VolumeDelay,
     VolumeInfo,
     VolumeRefusal,
     WantedVolume,
 )
-from isochrone.model.choices import ComparePolicy, Compression, MarkPolicy, OverflowPolicy
+from isochrone.model.choices import ComparePolicy, Compression, MarkPolicy, OverflowPolicy, PaceLevel
 from isochrone.model.policy import SessionPolicy
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -66,6 +67,7 @@ def test_every_payload_coding_is_described() -> None:
         VolumeRefusal,
         VolumeCopy,
         TrackRun,
+        VolumeDelay,
         FencedVolume,
         SessionPolicy,
     ],
@@ -77,7 +79,9 @@ def test_every_member_is_described(part: type) -> None:
     assert re.findall(r"`(\w+)`", row[1]) == list(members)
 
 
-@pytest.mark.parametrize("words", [ComparePolicy, Compression, MarkPolicy, OverflowPolicy, RefusalCode])
+@pytest.mark.parametrize(
+    "words", [ComparePolicy, Compression, MarkPolicy, OverflowPolicy, PaceLevel, RefusalCode]
+)
 def test_every_word_is_described(words: type[StrEnum]) -> None:
     row = re.search(rf"^\| {words.__name__} \| (.*) \|$", TEXT, re.MULTILINE)
     assert row is not None

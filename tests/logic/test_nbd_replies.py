@@ -199,7 +199,7 @@ def test_a_long_range_is_left_to_be_zeroed_in_slices() -> None:
     (zero,) = acting.act(Batch([request(Command.TRIM, 512, 2 * ZERO_SLICE_BYTES + 5)])).long_zeroes
     offset, slices = zero.offset, 0
     while offset < zero.offset + zero.length:
-        offset, _ = acting.zero_slice(zero, offset)
+        offset, *_ = acting.zero_slice(zero, offset)
         slices += 1
     assert slices == 3
     assert sum(length for _, length in export.calls("zero")) == 2 * ZERO_SLICE_BYTES + 5

@@ -49,7 +49,7 @@ class Sites:
     def write_here(self, track: int, *tag: int) -> None:
         """An application writes at the recovered site."""
         self.secondary.primary.write(self.secondary.pool.volumes["a"], track * TRACK, tracks(*tag))
-        self.secondary.primary.end_batch()
+        self.secondary.primary.end_batch(1)
 
     def both_write(self) -> None:
         self.primary.write("a", 1, 91)

@@ -365,6 +365,45 @@ def test_no_reply_leaves_before_its_hold_is_over(
         assert time.monotonic_ns() - begun_ns >= hold_ns
 
 
+def test_replies_that_wait_for_room_leave_when_there_is_some_and_reads_go_on(
+    running: RunningServer, client: NbdClient, export: MemoryExport
+) -> None:
+    export.hold_ns, export.room_ns = 1, 20_000_000_000
+    begun_ns = time.monotonic_ns()
+    writes = [client.submit_write(0, b"held"), client.submit_write(0, b"held", fua=True)]
+    assert client.read(0, 4) == b"held"
+    wait_until(lambda: len(export.calls("flushed")) >= 1)
+    assert client.read(0, 4) == b"held"
+    assert not any(write.done for write in writes)
+    running.call(running.server.release_held)
+    client.drain()
+    assert all(write.done for write in writes)
+    assert time.monotonic_ns() - begun_ns < 10_000_000_000
+
+
+def test_replies_that_wait_for_room_in_vain_leave_at_the_bound_and_not_much_later(
+    client: NbdClient, export: MemoryExport
+) -> None:
+    export.hold_ns, export.room_ns = 1, 30_000_000
+    begun_ns = time.monotonic_ns()
+    client.write(0, b"held")
+    waited_ns = time.monotonic_ns() - begun_ns
+    assert 30_000_000 <= waited_ns < 2_000_000_000
+
+
+def test_room_that_came_while_a_flush_was_running_counts_for_what_waits_for_the_flush(
+    running: RunningServer, client: NbdClient, export: MemoryExport
+) -> None:
+    export.hold_ns, export.room_ns = 1, 20_000_000_000
+    gate = export.flush_gate = running.call(asyncio.Event)
+    write = client.submit_write(0, b"held", fua=True)
+    wait_until(lambda: len(export.calls("flush")) == 1)
+    running.call(running.server.release_held)
+    running.call(gate.set)
+    client.drain()
+    assert write.done
+
+
 def test_disc_answers_what_is_in_flight_first(running: RunningServer, export: MemoryExport) -> None:
     gate = export.flush_gate = running.call(asyncio.Event)
     with raw(running.path) as client:

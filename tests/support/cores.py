@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 import numpy as np
 
 from isochrone.capture.actions import CloseLink as PrimaryCloseLink
+from isochrone.capture.actions import ReleaseHeld
 from isochrone.capture.links import PrimaryLinks
 from isochrone.capture.own_marks import OwnMarks
 from isochrone.capture.primary import Primary
@@ -156,6 +157,7 @@ class PrimarySite:
     Attributes:
         outbox: messages sent, by link, until taken.
         closed: why links were closed, by link.
+        released_count: how often what waited for room was let go.
         refusals: why volumes cannot be primaries, by name.
         moved_here: sessions whose mover is at this site now.
     """
@@ -177,6 +179,7 @@ class PrimarySite:
         self.disk = SimDisk(seed=1)
         self.outbox: dict[int, list[Message]] = {}
         self.closed: dict[int, str] = {}
+        self.released_count = 0
         self.refusals: dict[str, str] = {}
         self.moved_here: set[str] = set()
         self._new_identity = identities()
@@ -209,11 +212,11 @@ class PrimarySite:
     def write(self, volume: str, track: int, *tags: int) -> int:
         """Write whole tracks as one batch; returns how long its reply is held."""
         self.primary.write(self.pool.volumes[volume], track * TRACK, tracks(*tags))
-        return self.primary.end_batch()
+        return self.primary.end_batch(self.pool.volumes[volume].number)
 
     def trim(self, volume: str, track: int, count: int) -> None:
         self.primary.zero(self.pool.volumes[volume], track * TRACK, count * TRACK, allocate=False)
-        self.primary.end_batch()
+        self.primary.end_batch(1)
 
     # Links
 
@@ -227,6 +230,8 @@ class PrimarySite:
         for action in self.primary.take_actions():
             if isinstance(action, PrimaryCloseLink):
                 self.closed[action.link] = action.reason
+            elif isinstance(action, ReleaseHeld):
+                self.released_count += 1
             else:
                 self.outbox.setdefault(action.link, []).append(action.message)
         return self.outbox.pop(link, [])

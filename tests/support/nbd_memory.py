@@ -27,6 +27,7 @@ class MemoryExport:
     Attributes:
         failures: by method name, what it raises when called.
         hold_ns: what `end_batch` returns.
+        room_ns: what `room_wait_ns` returns.
         flush_gate: while set to an event, `flush` waits for it.
         prepare_gate: while set to an event, changes are to be told first and wait for it.
         log: names of the calls, in order; "write" with offset and length.
@@ -52,6 +53,7 @@ class MemoryExport:
         self.mapped = bytearray(-(-size_bytes // block_size_preferred))
         self.failures: dict[str, Exception] = {}
         self.hold_ns = 0
+        self.room_ns = 0
         self.flush_gate: asyncio.Event | None = None
         self.prepare_gate: asyncio.Event | None = None
         self.log: list[tuple[str, int, int]] = []
@@ -115,6 +117,9 @@ class MemoryExport:
     def end_batch(self) -> int:
         self._enter("end_batch")
         return self.hold_ns
+
+    def room_wait_ns(self) -> int:
+        return self.room_ns
 
     async def flush(self) -> None:
         self._enter("flush")

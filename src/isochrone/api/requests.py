@@ -6,12 +6,12 @@ strict: "10" is not 10. Every refusal says which field, what is wrong and what i
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from isochrone.model.addresses import parse_peer_address
-from isochrone.model.choices import ComparePolicy, Compression, MarkPolicy, OverflowPolicy
+from isochrone.model.choices import ComparePolicy, Compression, MarkPolicy, OverflowPolicy, PaceLevel
 from isochrone.model.errors import RefusedError
 from isochrone.model.names import check_name
 from isochrone.model.split import Side
@@ -25,6 +25,10 @@ PAIR_PRIORITY_MAX: Final = 1000
 VOLUME_SIZE_BYTES_MAX: Final = 1 << 48
 PACE_DELAY_MS_LIMIT: Final = 10_000.0
 """Longer delays make clients give up: Linux's nbd client and QEMU time out after tens of seconds."""
+HOLD_MS_LIMIT: Final = 20_000.0
+"""Longest wait of a write for room, for the same reason."""
+PAIR_NAME_LENGTH_MAX: Final = 129
+"""Two names with a colon between them."""
 
 
 def _address(address: str) -> str:
@@ -48,6 +52,11 @@ CompressionChoice = Annotated[Compression, Field(strict=False)]
 CompareChoice = Annotated[ComparePolicy, Field(strict=False)]
 MarkChoice = Annotated[MarkPolicy, Field(strict=False)]
 OverflowChoice = Annotated[OverflowPolicy, Field(strict=False)]
+PaceLevelChoice = Annotated[PaceLevel, Field(strict=False)]
+PairPaceChoice = PaceLevelChoice | Literal["session"]
+PairName = Annotated[str, Field(max_length=PAIR_NAME_LENGTH_MAX)]
+"""A pair by its secondary volume, or as PRIMARY:VOLUME."""
+HoldMsMax = Annotated[float, Field(ge=0, le=HOLD_MS_LIMIT)]
 GroupIntervalMs = Annotated[float, Field(ge=1, le=60_000)]
 GroupBytesMax = Annotated[int, Field(ge=1 << 20, le=1 << 30)]
 PaceDelayMsMax = Annotated[float, Field(ge=0, le=PACE_DELAY_MS_LIMIT)]
@@ -100,7 +109,10 @@ class SettingsRequest(Request):
         group_bytes_max: a group is formed early when this much was received. Default 32 MiB.
         compression: of payloads on the links. Default "off".
         overflow_policy: what the primaries do when a side file nears its limit: "pace" (default) delays
-            acknowledgements up to `pace_delay_ms_max` (default 100), then suspends; "suspend" never delays.
+            acknowledgements up to `pace_delay_ms_max` (default 100), then suspends; "suspend" never delays; "hold" delays
+            as "pace" does, and at the limit lets writes wait for room up to `hold_ms_max` (default 5000) before it suspends.
+        pace_level: how early and how steeply writes are delayed: "off", "gentle", "steady" (default) or "firm".
+        pair_pace: by secondary volume, or PRIMARY:VOLUME: a pace level of the pair's own; "session" for the session's.
         link_timeout_s: suspend when a primary is without its link for so long. Default 0: never, as long as the side
             file holds what is captured.
         auto_resume: whether a suspension that was not by command ends by itself. Default true.
@@ -119,7 +131,9 @@ class SettingsRequest(Request):
     group_bytes_max: GroupBytesMax | None = None
     compression: CompressionChoice | None = None
     overflow_policy: OverflowChoice | None = None
+    pace_level: PaceLevelChoice | None = None
     pace_delay_ms_max: PaceDelayMsMax | None = None
+    hold_ms_max: HoldMsMax | None = None
     link_timeout_s: Annotated[float, Field(ge=0, le=TIME_S_MAX)] | None = None
     auto_resume: bool | None = None
     auto_resume_budget_s: Annotated[float, Field(ge=0, le=3600)] | None = None
@@ -127,6 +141,9 @@ class SettingsRequest(Request):
     copy_share_percent: CopySharePercent | None = None
     compare: CompareChoice | None = None
     mark_policy: MarkChoice | None = None
+    pair_pace: Annotated[dict[PairName, PairPaceChoice], Field(max_length=PAIRS_PER_REQUEST_MAX)] | None = (
+        None
+    )
     priorities: Annotated[dict[Name, PairPriority], Field(max_length=PAIRS_PER_REQUEST_MAX)] | None = None
 
 

@@ -34,4 +34,9 @@ class CloseLink:
     reason: str
 
 
-Action = SendMessage | SendDurably | CloseLink
+@dataclass(frozen=True, slots=True)
+class ReleaseHeld:
+    """Replies to writes that wait for room in the side file leave now."""
+
+
+Action = SendMessage | SendDurably | CloseLink | ReleaseHeld

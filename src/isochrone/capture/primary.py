@@ -17,23 +17,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
-from isochrone.capture.actions import Action, CloseLink
-from isochrone.capture.activity import Activities, DurableMarks
+from isochrone.capture.actions import Action, CloseLink, ReleaseHeld
+from isochrone.capture.activity import Activities
 from isochrone.capture.backlog import Backlog
+from isochrone.capture.capture_reports import CaptureReporter
 from isochrone.capture.copy_pacer import APPLICATION_QUIET_NS
 from isochrone.capture.document import DOCUMENT_PREFIX, CaptureDocument, CaptureState, load_document
+from isochrone.capture.forecast import FillForecast
 from isochrone.capture.mark_files import MarkFiles
-from isochrone.capture.pacing import pace_delay_ns
-from isochrone.capture.route import Route, write_refusal
+from isochrone.capture.pending_batch import PendingBatch
+from isochrone.capture.route import Route, build_routes, durable_marks
 from isochrone.capture.settings import CaptureSettings
 from isochrone.capture.side_file import open_side_file
 from isochrone.capture.spill import SpillJob
 from isochrone.capture.stamper import Stamper
 from isochrone.capture.stream import CapturedVolume, SessionStream
-from isochrone.link.messages import WantedVolume, cut_text
-from isochrone.model.choices import OverflowPolicy
+from isochrone.capture.throttle import Throttle
+from isochrone.link.messages import CaptureReport, WantedVolume, cut_text
 from isochrone.model.errors import ConflictError, NotFoundError
 from isochrone.model.records import RECORD_STRUCT, RecordBatch, RecordKind
 from isochrone.model.states import SuspendCause
@@ -45,18 +46,6 @@ from isochrone.store.volume import Volume
 _PACK = RECORD_STRUCT.pack
 _DATA = int(RecordKind.DATA)
 _ZERO = int(RecordKind.ZERO)
-
-
-@dataclass(slots=True)
-class _PendingBatch:
-    """Records of the batch being captured, all of one volume."""
-
-    volume: int = -1
-    backlogs: tuple[Backlog, ...] = ()
-    first_time_ns: int = 0
-    last_time_ns: int = 0
-    headers: list[bytes] = field(default_factory=list)
-    payload: list[Buffer] = field(default_factory=list)
 
 
 class Primary:
@@ -83,6 +72,9 @@ class Primary:
     ) -> None:
         self.settings = settings
         self.side_file = open_side_file(settings, disk, spill_disk or disk)
+        self.throttle = Throttle(self.side_file)
+        self.forecast = FillForecast()
+        self._reporter = CaptureReporter(self.side_file, self.throttle, self.forecast)
         self.streams: dict[str, SessionStream] = {}
         self.stamper = Stamper(clock, stamp_floor_ns)
         self.actions: list[Action] = []
@@ -94,8 +86,7 @@ class Primary:
         self._files = MarkFiles(pool, disk, settings)
         self._routes: dict[int, Route] = {}
         self._noted: list[Route] = []
-        self._pending = _PendingBatch()
-        self._pace_delay_ns_max = 0
+        self._pending = PendingBatch()
         self._written_ns = (
             -APPLICATION_QUIET_NS
         )  # time of an application write that a session captured or left out
@@ -215,24 +206,31 @@ class Primary:
             return
         self._capture_beside_copy(route, volume.number, list(result.edges), list(result.runs))
 
-    def end_batch(self) -> int:
-        """Seal the batch and return the nanoseconds its acknowledgements are to be held, usually 0.
+    def end_batch(self, volume_number: int, write_count: int = 1) -> int:
+        """Seal the batch of `write_count` writes to a volume, and return the nanoseconds to hold their replies: usually 0.
 
-        After it, the pointer log is written: an acknowledged write survives a kill of the process.
+        Where it is more, `room_wait_ns` says whether they wait for room besides. After it, the pointer log is written: an
+        acknowledged write survives a kill of the process.
         """
         if self._pending.headers:
             self._seal()
         self._pool.log_write()
         if self.side_file.is_full:
-            self._suspend_largest()
+            self._meet_limit()
         hold_ns = self.settings.clock_error_ns
-        if self._pace_delay_ns_max:
-            hold_ns = max(hold_ns, self.pace_delay_ns())
+        if self.side_file.used_bytes > self.throttle.from_bytes:
+            route = self._routes.get(volume_number)
+            if route is not None:
+                hold_ns = max(hold_ns, self.throttle.hold_ns(route, write_count, self._clock()))
         return hold_ns
 
-    def pace_delay_ns(self) -> int:
-        """Return the delay that pacing puts on each acknowledgement now."""
-        return pace_delay_ns(self.side_file.used_bytes, self.side_file.bytes_max, self._pace_delay_ns_max)
+    def room_wait_ns(self, volume_number: int, write_count: int = 1) -> int:
+        """Return how long, at most, replies to the batch just ended wait for room; 0 when they do not.
+
+        ReleaseHeld ends the wait of all.
+        """
+        route = self._routes.get(volume_number)
+        return self.throttle.wait_ns(route, write_count, self._clock()) if route else 0
 
     def _note(self, route: Route) -> None:
         """The first write of a volume since the last tick."""
@@ -254,18 +252,7 @@ class Primary:
     def _seal(self) -> None:
         pending = self._pending
         if pending.headers:
-            batch = RecordBatch(
-                pending.volume,
-                pending.first_time_ns,
-                pending.last_time_ns,
-                len(pending.headers),
-                b"".join(pending.headers),
-                b"".join(pending.payload),
-            )
-            pending.headers.clear()
-            pending.payload.clear()
-            self.side_file.enter(batch, pending.backlogs)
-            self._written_ns = pending.last_time_ns
+            self.side_file.enter(pending.take(), pending.backlogs)
         pending.volume = -1
 
     def _capture_beside_copy(
@@ -327,6 +314,9 @@ class Primary:
         now_ns = self._clock()
         beside_writes = now_ns - self._written_ns < APPLICATION_QUIET_NS
         self.side_file.spill_excess(self._backlogs(), now_ns)
+        self.forecast.sample(self.side_file.used_bytes, now_ns)
+        if self.throttle.until_ns is not None:
+            self._meet_limit()
         routes_changed = False
         for stream in self.streams.values():
             copying = stream.is_copying
@@ -339,6 +329,7 @@ class Primary:
             routes_changed |= stream.cut_if_due()
             stream.send_records(now_ns)
             stream.send_progress(now_ns)
+            self._reporter.work(stream, now_ns)
             stream.prune(now_ns, self._remember_hardened)
             routes_changed |= copying
         if routes_changed:
@@ -357,6 +348,10 @@ class Primary:
             for stream in self.streams.values():
                 if entry in stream.backlog:
                     self.suspend(stream, entry.loss)
+
+    def capture_report(self, stream: SessionStream) -> CaptureReport:
+        """Return what is to be said now of the side file and of delays, for one session."""
+        return self._reporter.report(stream, self._clock())
 
     def _backlogs(self) -> list[Backlog]:
         return [stream.backlog for stream in self.streams.values()]
@@ -424,6 +419,7 @@ class Primary:
             else:
                 self._files.follow_policy(stream.document, stream.volumes[number])
             stream.volumes[number].priority = wish.priority
+            stream.volumes[number].pace = wish.pace
             # A secondary that is empty still (its pair may have left and come back unheard) lacks all that is mapped.
             if not is_captured or not wish.not_empty:
                 self._begin_copy(stream, number, wish.not_empty)
@@ -481,11 +477,12 @@ class Primary:
         )
         stream.told_suspended()
 
-    def _suspend_largest(self) -> None:
-        """The side file is full: the session that holds most of it suspends, until it is not."""
-        while self.side_file.is_full:
-            stream = max(self.streams.values(), key=lambda stream: stream.backlog.held_bytes)
-            self.suspend(stream, self.side_file.full_reason, SuspendCause.SIDE_FILE)
+    def _suspend_for_room(self, stream: SessionStream, reason: str) -> None:
+        self.suspend(stream, reason, SuspendCause.SIDE_FILE)
+
+    def _meet_limit(self) -> None:
+        if self.throttle.meet_limit(self.streams.values(), self._suspend_for_room, self._clock()):
+            self.actions.append(ReleaseHeld())
 
     def delete_stream(self, session_id: str) -> None:
         """Forget a session: its marks, its captured records, its refusals of writes. Raises NotFoundError."""
@@ -516,29 +513,6 @@ class Primary:
     def rebuild_routes(self) -> None:
         """Derive the capture path's tables from the sessions."""
         self.settle_notes()
-        routes: dict[int, Route] = {}
-        durable: dict[int, tuple[DurableMarks, ...]] = {}
-        for stream in self.streams.values():
-            for number, captured in stream.volumes.items():
-                route = routes.setdefault(number, Route())
-                route.maps += (captured.change_map,)
-                if captured.activity is not None:
-                    route.activities += (captured.activity,)
-                    marks = DurableMarks(captured.activity, captured.change_map)
-                    durable[number] = (*durable.get(number, ()), marks)
-                if stream.is_capturing:
-                    route.backlogs += (stream.backlog,)
-                    route.streams += (stream,)
-                    if captured.copier:
-                        route.copiers += ((stream.backlog, captured.copier),)
-                route.refusal = route.refusal or write_refusal(stream.document)
-        self._routes = routes
-        self.activities.rebuild(durable)
-        self._pace_delay_ns_max = max(
-            (
-                s.document.policy.pace_delay_ns_max
-                for s in self.streams.values()
-                if s.is_capturing and s.document.policy.overflow_policy is OverflowPolicy.PACE
-            ),
-            default=0,
-        )
+        self._routes = build_routes(self.streams.values())
+        self.activities.rebuild(durable_marks(self.streams.values()))
+        self.throttle.set_routes(self._routes.values())

@@ -16,6 +16,7 @@ from isochrone.capture.comparing import Comparing, Suspects
 from isochrone.capture.copier import CompareCount, Copier
 from isochrone.capture.copy_pacer import CopyPacer
 from isochrone.capture.cut import cut_batches
+from isochrone.capture.delays import DelayMeter, DelayTotals
 from isochrone.capture.document import CaptureDocument, CaptureState
 from isochrone.capture.pruning import Pruner
 from isochrone.capture.selection import select_records
@@ -26,6 +27,7 @@ from isochrone.link.messages import (
     PROGRESS_VOLUMES_MAX,
     UNREADABLE_RUNS_MAX,
     Ack,
+    CaptureReport,
     Compared,
     CopyProgress,
     Message,
@@ -36,7 +38,7 @@ from isochrone.link.messages import (
     VolumeCopy,
     VolumeInfo,
 )
-from isochrone.model.choices import ComparePolicy
+from isochrone.model.choices import ComparePolicy, PaceLevel
 from isochrone.model.records import MIXED_VOLUMES, RecordBatch
 from isochrone.store.volume import Volume
 
@@ -56,6 +58,8 @@ class CapturedVolume:
         suspicion: how much of it was suspected when its marks could not be believed; None when they were.
         copied_through_ns: time by which every image was captured; 0 while tracks remain.
         priority: volumes of a higher one are copied first.
+        pace: its own pace level, None for the session's.
+        delays: what pacing has applied to it for this session.
     """
 
     __slots__ = (
@@ -66,6 +70,8 @@ class CapturedVolume:
         "copied_through_ns",
         "copier",
         "copy_began_ns",
+        "delays",
+        "pace",
         "priority",
         "suspicion",
         "volume",
@@ -88,6 +94,8 @@ class CapturedVolume:
         self.copy_began_ns = 0
         self.copied_through_ns = 0
         self.priority = 0
+        self.pace: PaceLevel | None = None
+        self.delays = DelayMeter()
 
     @property
     def tracks_remaining(self) -> int:
@@ -178,6 +186,9 @@ class SessionStream:
             only marked. See capture.cut.
         hardened_ns: the session's J as last acknowledged by the mover.
         link: number of the link to the mover, None when there is none.
+        report_told, report_told_ns, report_looked_ns: the CaptureReport that the mover on this link has, when it was sent,
+            and when the last look was taken whether to send another.
+        delay_totals: what holding acknowledgements for it has cost the application.
     """
 
     def __init__(
@@ -193,6 +204,10 @@ class SessionStream:
         self.backlog = Backlog(side_file)
         self.pruner = Pruner(self.backlog, stamper, settings, track_size_bytes)
         self.volumes: dict[int, CapturedVolume] = {}
+        self.delay_totals = DelayTotals()
+        self.report_told: CaptureReport | None = None
+        self.report_told_ns = 0
+        self.report_looked_ns = 0
         self.incarnation = ""
         self.suspend_at_ns = 0
         self.cut_ns = 0
@@ -245,6 +260,11 @@ class SessionStream:
     def is_capturing(self) -> bool:
         """Whether writes that come now go into the stream."""
         return bool(self.incarnation) and not self.cut_ns
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether the mover on the link knows the volumes."""
+        return self.link is not None and self._configured
 
     @property
     def is_copying(self) -> bool:
@@ -301,6 +321,7 @@ class SessionStream:
         self.link = None
         self._unlinked_ns = self._stamper.promise()
         self._configured = False
+        self.report_told = None
         self.backlog.ahead_bytes = 0
         self._comparing.lost()
 

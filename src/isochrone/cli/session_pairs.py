@@ -17,11 +17,15 @@ from isochrone.cli.session_settings import (
     CopyShare,
     GroupIntervalMs,
     GroupSizeMax,
+    HoldMsMax,
     LinkTimeoutS,
     Marks,
     Overflow,
     PaceDelayMsMax,
+    PaceWord,
+    PairPaces,
     Priorities,
+    given_pair_paces,
     given_priorities,
     given_settings,
     on_or_off,
@@ -58,7 +62,10 @@ def create(
     group_size_max: GroupSizeMax = None,
     compression: CompressionWord = None,
     overflow: Overflow = None,
+    pace: PaceWord = None,
     pace_delay_ms_max: PaceDelayMsMax = None,
+    hold_ms_max: HoldMsMax = None,
+    pair_pace: PairPaces = [],  # noqa: B006  # Typer copies it
     copy_rate_max: CopyRateMax = None,
     copy_share: CopyShare = None,
     compare: CompareWord = None,
@@ -86,7 +93,9 @@ def create(
         group_bytes_max=group_size_max,
         compression=compression,
         overflow_policy=overflow,
+        pace_level=pace,
         pace_delay_ms_max=pace_delay_ms_max,
+        hold_ms_max=hold_ms_max,
         copy_rate_bytes_max=copy_rate_max,
         copy_share_percent=copy_share,
         compare=compare,
@@ -95,6 +104,8 @@ def create(
         auto_resume=on_or_off(auto_resume),
         auto_resume_budget_s=auto_resume_budget_s,
     )
+    if pair_pace:
+        body["pair_pace"] = given_pair_paces(pair_pace)
     if priority:
         body["priorities"] = given_priorities(priority)
     _send("/v1/sessions", body, name, wait, timeout_s, controller, json)

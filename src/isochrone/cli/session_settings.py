@@ -25,7 +25,31 @@ Overflow = Annotated[
     typer.Option(
         "--overflow",
         help="When a side file nears its limit: pace (the default: delay writes up to "
-        "--pace-delay-ms-max, then suspend) or suspend (never delay).",
+        "--pace-delay-ms-max, then suspend), suspend (never delay) or hold (delay, then let writes "
+        "wait for room up to --hold-ms-max, then suspend).",
+    ),
+]
+PaceWord = Annotated[
+    str | None,
+    typer.Option(
+        "--pace",
+        help="How early and steeply writes are delayed as a side file fills: off, gentle, steady (the default) or firm.",
+    ),
+]
+HoldMsMax = Annotated[
+    float | None,
+    typer.Option(
+        "--hold-ms-max", help="With --overflow hold: longest wait of a write for room. Default 5000."
+    ),
+]
+PairPaces = Annotated[
+    list[str],
+    typer.Option(
+        "--pair-pace",
+        metavar="PAIR=LEVEL",
+        help="A pace level of a pair's own, or `session` for the session's. PAIR is the secondary volume or "
+        "PRIMARY:VOLUME. May be repeated.",
+        show_default=False,
     ),
 ]
 PaceDelayMsMax = Annotated[
@@ -116,6 +140,17 @@ def on_or_off(word: str | None) -> bool | None:
     return None if word is None else word == "on"
 
 
+def given_pair_paces(texts: list[str]) -> dict[str, str]:
+    """Return the pace levels of `PAIR=LEVEL`, by pair. Raises RefusedError."""
+    paces = {}
+    for text in texts:
+        name, equals, level = text.rpartition("=")
+        if not (equals and name and level):
+            raise RefusedError(f"--pair-pace {text!r} is not PAIR=LEVEL: write for example east:db=off")
+        paces[name] = level
+    return paces
+
+
 def given_settings(**settings: str | float | None) -> dict[str, object]:
     """Return the settings that were given (not None), by the names of the API. Raises RefusedError for a size.
 
@@ -134,7 +169,10 @@ def set_session(
     group_size_max: GroupSizeMax = None,
     compression: CompressionWord = None,
     overflow: Overflow = None,
+    pace: PaceWord = None,
     pace_delay_ms_max: PaceDelayMsMax = None,
+    hold_ms_max: HoldMsMax = None,
+    pair_pace: PairPaces = [],  # noqa: B006  # Typer copies it
     copy_rate_max: CopyRateMax = None,
     copy_share: CopyShare = None,
     compare: CompareWord = None,
@@ -159,7 +197,9 @@ def set_session(
         group_bytes_max=group_size_max,
         compression=compression,
         overflow_policy=overflow,
+        pace_level=pace,
         pace_delay_ms_max=pace_delay_ms_max,
+        hold_ms_max=hold_ms_max,
         copy_rate_bytes_max=copy_rate_max,
         copy_share_percent=copy_share,
         compare=compare,
@@ -168,6 +208,8 @@ def set_session(
         auto_resume=on_or_off(auto_resume),
         auto_resume_budget_s=auto_resume_budget_s,
     )
+    if pair_pace:
+        body["pair_pace"] = given_pair_paces(pair_pace)
     if priority:
         body["priorities"] = given_priorities(priority)
     if not body:

@@ -8,16 +8,18 @@ from isochrone.capture import stream as stream_module
 from isochrone.capture.document import CaptureState
 from isochrone.capture.side_file import SideFile
 from isochrone.capture.stream import SessionStream
-from isochrone.controller.primary_shell import LinkHistory, PacingCount
+from isochrone.controller.backlog_reports import backlog_report
+from isochrone.controller.primary_shell import LinkHistory
+from isochrone.link import messages
 from isochrone.model.choices import OverflowPolicy
 from isochrone.model.states import SessionState
+from isochrone.report.backlog_models import SpillReport
 from isochrone.report.models import (
     CapturedVolume,
     CaptureReport,
     LinkState,
     MarksReport,
     PacingReport,
-    SpillReport,
 )
 from isochrone.report.split_models import SplitReport
 from isochrone.report.times import NS_PER_MS, NS_PER_S, TimePoint, wall_text
@@ -46,9 +48,9 @@ class Now:
 def capture_report(
     stream: SessionStream,
     link: LinkHistory,
-    pacing: PacingCount,
+    told: messages.CaptureReport,
     *,
-    pace_delay_ns: int,
+    held_write_count: int,
     side_file: SideFile,
     split: SplitReport | None,
     now: Now,
@@ -57,7 +59,7 @@ def capture_report(
     document = stream.document
     state = _STATES[stream.state]
     moving = state is not SessionState.ENDED
-    paced = document.policy.overflow_policy is OverflowPolicy.PACE
+    paced = document.policy.overflow_policy is not OverflowPolicy.SUSPEND
     return CaptureReport(
         name=document.session_name,
         id=document.session_id,
@@ -88,14 +90,17 @@ def capture_report(
         ),
         pacing=PacingReport(
             policy=document.policy.overflow_policy,
-            delay_ms=pace_delay_ns / NS_PER_MS if paced else 0.0,
+            level=document.policy.pace_level,
+            delay_ms=max((delay.delay_ns for delay in told.volumes), default=0) / NS_PER_MS,
             delay_ms_max=document.policy.pace_delay_ns_max / NS_PER_MS if paced else 0.0,
-            held_write_count=pacing.held_write_count,
-            paced_write_count=pacing.paced_write_count,
-            paced_s=pacing.paced_ns / NS_PER_S,
+            hold_ms_max=document.policy.hold_ns_max / NS_PER_MS,
+            held_write_count=held_write_count + told.waiting_write_count,
+            paced_write_count=told.held_write_count,
+            paced_s=told.held_ns / NS_PER_S,
         ),
         marks=_marks_report(stream, now),
         spill=_spill_report(side_file),
+        backlog=backlog_report(told),
         quiesced=document.quiesced,
         split=split,
         cut=(

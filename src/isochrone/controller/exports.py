@@ -40,8 +40,11 @@ class Writer(Protocol):
     def prepare(self, volume: Volume, changes: Sequence[tuple[int, int, bool]]) -> Awaitable[None] | None:
         """Return None if `changes` may be made at once, else what to wait for before they are."""
 
-    def end_batch(self) -> int:
+    def end_batch(self, volume_number: int) -> int:
         """Seal the batch; return the nanoseconds its acknowledgements are held."""
+
+    def room_wait_ns(self, volume_number: int) -> int:
+        """Return how long they wait for room at most, 0 when they do not."""
 
     def write_refusal(self, number: int) -> str:
         """Why writes to the volume are refused, "" when they are not."""
@@ -77,7 +80,7 @@ class VolumeExport:
         self._flush = flush
         self._on_fatal = on_fatal
         self._writer = writer
-        self._end_batch = writer.end_batch
+        self._end_batch = functools.partial(writer.end_batch, volume.number)
         self._write = functools.partial(writer.write, volume)
         self._zero = functools.partial(writer.zero, volume)
 
@@ -151,6 +154,10 @@ class VolumeExport:
         except Exception as error:
             self._judge(error)
             raise
+
+    def room_wait_ns(self) -> int:
+        """Return how long replies wait for room at most; see nbd.export.Export."""
+        return self._writer.room_wait_ns(self.volume.number)
 
     async def flush(self) -> None:
         """Return once everything written before is durable."""

@@ -30,7 +30,7 @@ from isochrone.controller.reports import pool_report, volume_report
 from isochrone.controller.resyncing import Resyncing
 from isochrone.controller.session_reports import primaries_now, session_report
 from isochrone.controller.session_set import SessionSet, source_and_pairs, wait_while
-from isochrone.controller.session_settings import chosen_settings
+from isochrone.controller.session_settings import chosen_pair_pace, chosen_settings
 from isochrone.controller.session_shell import SessionShell
 from isochrone.controller.split_reports import capture_split_report, session_split_report
 from isochrone.controller.suspending import suspend_session
@@ -233,8 +233,8 @@ class ControllerOperations:
         return capture_report(
             stream,
             self._primary.link_history(stream.document.session_id),
-            self._primary.pacing,
-            pace_delay_ns=primary.pace_delay_ns(),
+            primary.capture_report(stream),
+            held_write_count=self._primary.held_write_count,
             side_file=primary.side_file,
             split=self._capture_split(stream, now),
             now=now,
@@ -280,6 +280,7 @@ class ControllerOperations:
         shell = self._sessions.get(name)
         document = transitions.with_settings(shell.session.document, **chosen_settings(request))
         document = transitions.with_priorities(document, request.priorities or {})
+        document = transitions.with_pair_pace(document, chosen_pair_pace(request))
         shell.command(lambda: shell.session.change_settings(document))
         return await self._done(shell, "session settings changed")
 

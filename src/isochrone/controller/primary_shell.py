@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from isochrone.capture.actions import CloseLink, SendDurably, SendMessage
+from isochrone.capture.actions import CloseLink, ReleaseHeld, SendDurably, SendMessage
 from isochrone.capture.document import CaptureState
 from isochrone.capture.links import PrimaryLinks
 from isochrone.capture.primary import Primary
@@ -54,21 +54,6 @@ class LinkHistory:
     since_wall_ns: int
 
 
-@dataclass(slots=True)
-class PacingCount:
-    """What holding acknowledgements has cost the application since the controller started.
-
-    Attributes:
-        held_write_count: writes whose acknowledgement is held now.
-        paced_write_count: writes whose acknowledgement was ever held.
-        paced_ns: sum of their holds.
-    """
-
-    held_write_count: int = 0
-    paced_write_count: int = 0
-    paced_ns: int = 0
-
-
 class PrimaryShell:
     """Runs one Primary. Also the `Writer` of the exports, so that full batches leave at once.
 
@@ -78,7 +63,8 @@ class PrimaryShell:
 
     Attributes:
         batch_write_count: writes since the last `end_batch`; the exports count them.
-        pacing: what holding acknowledgements has cost.
+        held_write_count: writes whose acknowledgement is delayed now.
+        release_held: called when what waits for room may leave; set by whoever serves the exports.
     """
 
     def __init__(
@@ -92,7 +78,9 @@ class PrimaryShell:
         self.primary = primary
         self.write: Callable[[Volume, int, Buffer], None] = primary.write
         self.batch_write_count = 0
-        self.pacing = PacingCount()
+        self.held_write_count = 0
+        self.release_held: Callable[[], None] = lambda: None
+        self._last_count = 0
         self._links = links
         self._flush = flush
         self._on_fatal = on_fatal
@@ -182,27 +170,26 @@ class PrimaryShell:
             return None
         return self._activator.activate()
 
-    def end_batch(self) -> int:
+    def end_batch(self, volume_number: int) -> int:
         """Seal a batch, see Primary.end_batch; send at once when much is waiting."""
-        hold_ns = self.primary.end_batch()
-        if hold_ns:
-            self._count_hold(hold_ns)
+        count = self.batch_write_count
         self.batch_write_count = 0
+        hold_ns = self.primary.end_batch(volume_number, count)
+        if hold_ns:
+            self._last_count = count
+            self.held_write_count += count
+            self._loop.call_later(hold_ns / 1e9, self._release_hold, count)
         if not self._tick_is_near and self.primary.unsent_bytes >= SEND_EARLY_BYTES:
             self._tick_is_near = True
             self._loop.call_soon(self._tick)
         return hold_ns
 
-    def _count_hold(self, hold_ns: int) -> None:
-        count = self.batch_write_count
-        if count:
-            self.pacing.held_write_count += count
-            self.pacing.paced_write_count += count
-            self.pacing.paced_ns += count * hold_ns
-            self._loop.call_later(hold_ns / 1e9, self._release_hold, count)
+    def room_wait_ns(self, volume_number: int) -> int:
+        """Return how long the replies to the batch just ended wait for room, see Primary.room_wait_ns."""
+        return self.primary.room_wait_ns(volume_number, self._last_count)
 
     def _release_hold(self, count: int) -> None:
-        self.pacing.held_write_count -= count
+        self.held_write_count -= count
 
     def write_refusal(self, number: int) -> str:
         """Return why writes to a volume are refused, see Primary.write_refusal."""
@@ -302,6 +289,8 @@ class PrimaryShell:
                     task = self._loop.create_task(self._send_durably(link, message))
                     self._answers.add(task)
                     task.add_done_callback(self._answers.discard)
+                case ReleaseHeld():
+                    self.release_held()
                 case CloseLink(link, reason):
                     if link in self._connections:
                         _log.info("closing link", peer=self._connections[link].peer, reason=reason)

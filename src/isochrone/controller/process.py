@@ -102,6 +102,8 @@ class Controller:
             ),
         )
 
+        self._primary.release_held = self._nbd.release_held
+
     def _make_primary(self) -> PrimaryShell:
         section = self._settings.capture
         capture = CaptureSettings(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from isochrone.controller.auto_resume_reports import auto_resume_report
+from isochrone.controller.backlog_reports import backlog_report
 from isochrone.controller.capture_reports import Now
 from isochrone.controller.session_settings import settings_report
 from isochrone.controller.session_shell import SessionShell, SourceCount
@@ -136,6 +137,7 @@ def _source_report(
         received_record_count=count.record_count,
         received_bytes=count.received_bytes,
         reconnect_count=max(0, count.connect_count - 1),
+        backlog=backlog_report(contact.capture) if contact.capture else None,
     )
 
 
@@ -171,6 +173,7 @@ def _pair_report(shell: SessionShell, pair: PairDocument, volumes: Mapping[str, 
         tracks_remaining=remaining,
         estimate_s=shell.progress.pair_estimate_s(pair.secondary_volume) if copying else None,
         priority=pair.priority,
+        pace=pair.pace,
         reason=_pair_reason(session, contact, pair),
         refused=pair.primary_volume in contact.refused and not pair.removing,
         compared_track_count=told.compared_count if told else 0,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from isochrone.api.requests import AddPairsRequest, SessionRequest
-from isochrone.controller.session_settings import chosen_settings
+from isochrone.controller.session_settings import chosen_pair_pace, chosen_settings
 from isochrone.controller.session_shell import SessionShell
 from isochrone.model.errors import BusyError, ConflictError, NotFoundError
 from isochrone.model.states import SessionState
@@ -148,7 +148,8 @@ class SessionSet:
             )
             document = transitions.with_settings(document, **chosen_settings(request))
             document = transitions.with_pairs_added(document, *source_and_pairs(request))
-            return transitions.with_priorities(document, request.priorities or {})
+            document = transitions.with_priorities(document, request.priorities or {})
+            return transitions.with_pair_pace(document, chosen_pair_pace(request))
 
         return self.begin(request.name, make)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from isochrone.api.requests import SettingsRequest
+from isochrone.model.choices import PaceLevel
 from isochrone.report.models import SessionSettings
 from isochrone.report.times import NS_PER_MS, NS_PER_S
 from isochrone.session.document import SessionDocument
@@ -15,7 +16,9 @@ def chosen_settings(request: SettingsRequest) -> dict[str, object]:
         "group_bytes_max": request.group_bytes_max,
         "compression": request.compression,
         "overflow_policy": request.overflow_policy,
+        "pace_level": request.pace_level,
         "pace_delay_ns_max": _ns(request.pace_delay_ms_max),
+        "hold_ns_max": _ns(request.hold_ms_max),
         "copy_rate_bytes_max": request.copy_rate_bytes_max,
         "copy_share_percent": request.copy_share_percent,
         "compare": request.compare,
@@ -27,6 +30,14 @@ def chosen_settings(request: SettingsRequest) -> dict[str, object]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
+def chosen_pair_pace(request: SettingsRequest) -> dict[str, PaceLevel | None]:
+    """Return the pace levels that `request` gives to pairs, None for the session's."""
+    return {
+        name: level if isinstance(level, PaceLevel) else None
+        for name, level in (request.pair_pace or {}).items()
+    }
+
+
 def settings_report(document: SessionDocument) -> SessionSettings:
     """Return the settings that a session runs with."""
     policy = document.policy
@@ -35,6 +46,8 @@ def settings_report(document: SessionDocument) -> SessionSettings:
         group_bytes_max=document.group_bytes_max,
         compression=document.compression,
         overflow_policy=policy.overflow_policy,
+        pace_level=policy.pace_level,
+        hold_ms_max=policy.hold_ns_max / NS_PER_MS,
         pace_delay_ms_max=policy.pace_delay_ns_max / NS_PER_MS,
         copy_rate_bytes_max=policy.copy_rate_bytes_max,
         copy_share_percent=policy.copy_share_percent,

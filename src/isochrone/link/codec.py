@@ -73,6 +73,7 @@ CONTROL_TYPES: Final[dict[MessageType, type[ControlMessage]]] = {
     MessageType.MARKED: messages.Marked,
     MessageType.APPOINT: messages.Appoint,
     MessageType.APPOINTED: messages.Appointed,
+    MessageType.CAPTURE_REPORT: messages.CaptureReport,
 }
 """Every message that travels as JSON, by its number."""
 
@@ -88,6 +89,7 @@ for _part in (
     messages.VolumeInfo,
     messages.VolumeRefusal,
     messages.VolumeCopy,
+    messages.VolumeDelay,
     messages.FencedVolume,
     messages.TrackRun,
 ):

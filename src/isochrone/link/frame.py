@@ -106,6 +106,8 @@ class MessageType(IntEnum):
     """Version 1."""
     APPOINTED = 33
     """Version 1."""
+    CAPTURE_REPORT = 34
+    """Version 1."""
     COMPARE = 40
     """Version 1."""
     COMPARED = 41

@@ -11,7 +11,7 @@
       | <-------------------------- Compare - |   hashes of tracks that may differ, before they are sent
       | -- Compared ------------------------> |   which of them do
       | -- Ack -----------------------------> |   what is hardened (J), how much more may be sent
-      | <-------------------- CopyProgress -- |
+      | <--------CopyProgress, CaptureReport--|
       | -- Suspend / Resume / Quiesce ------> |
       | <-- StreamCut / Suspended / Quiesced- |
       | -- Fence / Forget ------------------> |   the session was recovered here / deleted
@@ -32,7 +32,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from isochrone.model.choices import Compression
+from isochrone.model.choices import Compression, PaceLevel
 from isochrone.model.names import NAME_PATTERN
 from isochrone.model.policy import SessionPolicy
 from isochrone.model.states import SuspendCause
@@ -166,11 +166,13 @@ class WantedVolume:
             copied, unmapped ones as zeros. The secondary of any other is empty: its mapped tracks are copied, also when
             the volume is captured already.
         priority: volumes of a higher one are copied first; among equals the one with least to copy.
+        pace: the volume's own pace level, None for the session's.
     """
 
     name: Name
     not_empty: bool = False
     priority: U32 = 0
+    pace: PaceLevel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +346,51 @@ class StreamCut:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeDelay:
+    """How writes to one volume are delayed for a session.
+
+    Attributes:
+        volume: name at the primary.
+        delay_ns: what a write would be delayed by now.
+        p50_ns, p99_ns: of the writes that were delayed in the last seconds; 0 when none was.
+        write_count: how many these were.
+    """
+
+    volume: Name
+    delay_ns: U64
+    p50_ns: U64
+    p99_ns: U64
+    write_count: U64
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureReport:
+    """Primary to mover, about once a second while it changes, and when a delay begins or ends: what capture costs.
+
+    Attributes:
+        side_file_bytes: captured for the session and not hardened.
+        used_bytes, capacity_bytes: of the side file, memory and spill together, over all sessions of the primary.
+        spilled_bytes: those of the used bytes that are on disk only.
+        full_in_s: at the present rate the side file is full after so many seconds; None when it is not filling.
+        waiting_write_count: writes that wait for room.
+        held_write_count, held_ns: writes that were held for the session since the primary started, and for how long in sum.
+        spill_trouble: why the spill cannot be written, "" when it can.
+        volumes: those that are delayed now or were in the last seconds.
+    """
+
+    side_file_bytes: U64
+    used_bytes: U64
+    capacity_bytes: U64
+    spilled_bytes: U64
+    full_in_s: U32 | None
+    waiting_write_count: U64
+    held_write_count: U64
+    held_ns: U64
+    spill_trouble: Text
+    volumes: Annotated[list[VolumeDelay], Field(max_length=VOLUMES_PER_SESSION_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
 class Suspend:
     """Mover to primary: stop sending, drop captured records, mark changes."""
 
@@ -480,8 +527,8 @@ class Forgotten:
 
 
 ControlMessage = (
-    Hello | Welcome | Refused | Configure | Configured | Ack | CopyProgress | StreamCut | Suspend | Suspended
-    | Resume | Resumed | Quiesce | Quiesced | Unquiesce | Fence | Fenced | Forget | Forgotten
+    Hello | Welcome | Refused | Configure | Configured | Ack | CopyProgress | CaptureReport | StreamCut | Suspend
+    | Suspended | Resume | Resumed | Quiesce | Quiesced | Unquiesce | Fence | Fenced | Forget | Forgotten
     | Marks | Marked | Appoint | Appointed
 )  # fmt: skip
 """Every message that travels as JSON."""

@@ -36,6 +36,17 @@ class OverflowPolicy(StrEnum):
     """Delay acknowledgements, growing with the backlog up to a maximum; suspend when the limit is reached even so."""
     SUSPEND = "suspend"
     """Never delay; suspend at the limit."""
+    HOLD = "hold"
+    """Delay as PACE does; at the limit hold writes until there is room, for a bounded time, and only then suspend."""
+
+
+class PaceLevel(StrEnum):
+    """How early and how steeply acknowledgements are delayed as the side file fills (see capture.pacing)."""
+
+    OFF = "off"
+    GENTLE = "gentle"
+    STEADY = "steady"
+    FIRM = "firm"
 
 
 class ComparePolicy(StrEnum):

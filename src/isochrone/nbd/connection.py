@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -38,6 +37,7 @@ from isochrone.nbd.execution import ConnectionCounters, Executor, LongZero
 from isochrone.nbd.export import Exports
 from isochrone.nbd.flushing import Flushed, FlushQueue
 from isochrone.nbd.handshake import Agreement
+from isochrone.nbd.holding import HeldReplies, hold_for
 from isochrone.nbd.polling import BusyPoller
 from isochrone.nbd.receive import RECEIVE_BUFFER_BYTES, ReceiveBuffer
 from isochrone.nbd.requests import Batch, RequestParser
@@ -100,7 +100,7 @@ class Connection(asyncio.BufferedProtocol):
         self._turn_scheduled = False
         # Replies that leave later.
         self._flush_queue = FlushQueue(agreement.export, self._answer_flushed, self._end_if_settled)
-        self._held: set[asyncio.TimerHandle] = set()
+        self._held = HeldReplies(self._loop, self._answer_held)
         self._zero_tasks: set[asyncio.Task[None]] = set()
         self._deferred_count = 0
         self._preparing: asyncio.Task[None] | None = None  # a batch waits until its changes may be made
@@ -179,10 +179,10 @@ class Connection(asyncio.BufferedProtocol):
         _log.debug(
             "connection lost", peer=self.peer, export=self._export.name, error=str(exc) if exc else None
         )
-        for timer in (self._finish_timer, self._shrink_timer, *self._held):
+        for timer in (self._finish_timer, self._shrink_timer):
             if timer is not None:
                 timer.cancel()
-        self._held.clear()
+        self._held.close()
         if self._waiter is not None:
             self._owner.budget.cancel(self._waiter)
             self._waiter = None
@@ -354,13 +354,14 @@ class Connection(asyncio.BufferedProtocol):
         if outcome.written:
             if outcome.hold_ns > 0:
                 self._defer(len(outcome.written))
-                self._hold(outcome.written, time.monotonic_ns() + outcome.hold_ns)
+                self._held.hold(outcome.written, hold_for(outcome.hold_ns, outcome.room_wait_ns))
             else:
                 parts.append(replies.successes(outcome.written))
         self._send(parts)
         self._poller.replies_left()
         if outcome.flushes or outcome.durable:
-            self._flush(Flushed(outcome.flushes, outcome.durable, time.monotonic_ns() + outcome.hold_ns))
+            hold = hold_for(outcome.hold_ns, outcome.room_wait_ns)
+            self._flush(Flushed(outcome.flushes, outcome.durable, hold))
         for zero in outcome.long_zeroes:
             self._defer(1)
             task = self._loop.create_task(self._zero(zero), name="nbd zero")
@@ -375,19 +376,12 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._transport.writelines(parts)
 
-    def _hold(self, cookies: list[bytes], release_ns: int) -> None:
-        """Acknowledge `cookies` at `release_ns` (monotonic), never before: loop timers may be early by 1 ms."""
-        remaining_ns = release_ns - time.monotonic_ns()
-        if remaining_ns <= 0 or self._lost:
-            self._settle(len(cookies), [replies.successes(cookies)])
-            return
+    def release_held(self) -> None:
+        """Answer what waits for room: there is some."""
+        self._held.room()
 
-        def release() -> None:
-            self._held.discard(timer)
-            self._hold(cookies, release_ns)
-
-        timer = self._loop.call_later(-(-remaining_ns // 1_000_000) / 1000, release)
-        self._held.add(timer)
+    def _answer_held(self, cookies: list[bytes]) -> None:
+        self._settle(len(cookies), [replies.successes(cookies)])
 
     def _flush(self, flushed: Flushed) -> None:
         self._defer(flushed.request_count)
@@ -401,26 +395,26 @@ class Connection(asyncio.BufferedProtocol):
         if flushed.flushes:
             self._settle(len(flushed.flushes), [replies.successes(flushed.flushes)])
         if flushed.writes:
-            self._hold(flushed.writes, flushed.release_ns)
+            self._held.hold(flushed.writes, flushed.hold)
 
     async def _zero(self, zero: LongZero) -> None:
         """Zero a long range slice by slice; others have their turn between two."""
-        offset, hold_ns = zero.offset, 0
+        offset, hold_ns, room_wait_ns = zero.offset, 0, 0
         try:
             while offset < zero.offset + zero.length:
                 ready = self._executor.prepare_slice(zero, offset)
                 if ready is not None:
                     await ready
-                offset, hold_ns = self._executor.zero_slice(zero, offset)
+                offset, hold_ns, room_wait_ns = self._executor.zero_slice(zero, offset)
                 await asyncio.sleep(0)
         except Exception as error:
             self._settle(1, [self._executor.failure(zero.cookie, error)])
             return
-        release_ns = time.monotonic_ns() + hold_ns
+        hold = hold_for(hold_ns, room_wait_ns)
         if zero.durable:
-            self._flush_queue.add(Flushed([], [zero.cookie], release_ns))
+            self._flush_queue.add(Flushed([], [zero.cookie], hold))
         else:
-            self._hold([zero.cookie], release_ns)
+            self._held.hold([zero.cookie], hold)
 
     def _zero_ended(self, task: asyncio.Task[None]) -> None:
         self._zero_tasks.discard(task)

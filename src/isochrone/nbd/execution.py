@@ -56,7 +56,8 @@ class LongZero:
 class Outcome:
     """What a batch came to.
 
-    `parts`: replies that may leave now. `written`: cookies of changes, to be acknowledged after `hold_ns`;
+    `parts`: replies that may leave now. `written`: cookies of changes, to be acknowledged after `hold_ns`, and while
+    there is no room not before `room_wait_ns`;
     `durable`: the same with FUA, after a flush as well. `flushes`: cookies of FLUSH. `long_zeroes`: to be
     done in slices.
     """
@@ -67,6 +68,7 @@ class Outcome:
     flushes: list[bytes] = field(default_factory=list)
     long_zeroes: list[LongZero] = field(default_factory=list)
     hold_ns: int = 0
+    room_wait_ns: int = 0
 
 
 class Executor:
@@ -180,21 +182,24 @@ class Executor:
         """End the batch; when that fails, none of its changes is acknowledged."""
         try:
             outcome.hold_ns = self._export.end_batch()
+            if outcome.hold_ns:
+                outcome.room_wait_ns = self._export.room_wait_ns()
         except Exception as error:
             for cookie in (*outcome.written, *outcome.durable):
                 outcome.parts.append(self.failure(cookie, error))
             outcome.written.clear()
             outcome.durable.clear()
 
-    def zero_slice(self, zero: LongZero, offset: int) -> tuple[int, int]:
-        """Zero the slice of `zero` at `offset` as a batch of its own; return where the next begins, and the
-        hold in ns.
+    def zero_slice(self, zero: LongZero, offset: int) -> tuple[int, int, int]:
+        """Zero the slice of `zero` at `offset` as a batch of its own; return where the next begins, the hold and the wait
+        for room, both in ns.
 
         Raises what the export raises.
         """
         end = min(offset + ZERO_SLICE_BYTES, zero.offset + zero.length)
         self._export.zero(offset, end - offset, allocate=zero.allocate)
-        return end, self._export.end_batch()
+        hold_ns = self._export.end_batch()
+        return end, hold_ns, self._export.room_wait_ns() if hold_ns else 0
 
     def failure(self, cookie: bytes, error: Exception) -> bytes:
         """Return the reply for a request on which the export raised `error`."""

@@ -85,6 +85,13 @@ class Export(Protocol):
         """
         ...
 
+    def room_wait_ns(self) -> int:
+        """Return how long, at most, the same replies wait for room besides; 0 when they do not.
+
+        Asked only after an `end_batch` that returned more than 0. The server's `release_held` ends the wait.
+        """
+        ...
+
     async def flush(self) -> None:
         """Return once everything acted on before the call survives a power loss."""
         ...

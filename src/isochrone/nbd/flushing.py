@@ -13,19 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from isochrone.nbd.export import Export
+from isochrone.nbd.holding import Hold
 
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
     """Requests of one wake-up that wait for stable storage.
 
-    `flushes`: cookies of FLUSH. `writes`: cookies of requests with FUA, not to be answered before
-    `release_ns` (monotonic).
+    `flushes`: cookies of FLUSH. `writes`: cookies of requests with FUA, not to be answered before `hold` has ended.
     """
 
     flushes: list[bytes]
     writes: list[bytes]
-    release_ns: int
+    hold: Hold
 
     @property
     def request_count(self) -> int:

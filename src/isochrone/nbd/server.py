@@ -129,6 +129,11 @@ class NbdServer:
             ConnectionReport(one.peer, one.export_name, replace(one.counters)) for one in self._connections
         ]
 
+    def release_held(self) -> None:
+        """Answer everything that waits for room."""
+        for connection in list(self._connections):
+            connection.release_held()
+
     async def disconnect(self, export_name: str, deadline_s: float) -> None:
         """End the connections to one export once requests in flight are answered; cut them at the deadline."""
         await _end([one for one in self._connections if one.export_name == export_name], deadline_s)

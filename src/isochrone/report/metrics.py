@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from isochrone.model.states import PairState, SessionState
+from isochrone.report.backlog_models import BacklogReport
 from isochrone.report.models import (
     CaptureReport,
     ControllerReport,
@@ -116,6 +117,14 @@ def _pair(name: str, text: str, value: Callable[[PairReport], float | None]) -> 
                 yield (session.name, pair.secondary_volume), value(pair)
 
     return Family(f"isochrone_pair_{name}", text, ("session", "volume"), samples)
+
+
+def _delays(backlog: BacklogReport | None) -> Iterator[tuple[tuple[str, str], float]]:
+    """Yield ((volume, percentile), seconds) of the volumes that are delayed."""
+    for delay in backlog.volumes if backlog else ():
+        if delay.write_count:
+            yield (delay.volume, "50"), delay.delay_ms_p50 / 1000
+            yield (delay.volume, "99"), delay.delay_ms_p99 / 1000
 
 
 def _capture(name: str, text: str, value: Callable[[CaptureReport], float | None]) -> Family:
@@ -220,6 +229,35 @@ FAMILIES: Final[tuple[Family, ...]] = (
     ),
     _source("received_lag_seconds", "Now minus the time received through.", lambda s: _lag_s(s.received)),
     _source("window_bytes", "What the primary controller may still send.", lambda s: s.window_bytes),
+    _source(
+        "backlog_bytes",
+        "Captured at the primary controller and not hardened, over all its sessions.",
+        lambda s: s.backlog.used_bytes if s.backlog else None,
+    ),
+    _source(
+        "backlog_limit_bytes", "Bound of that.", lambda s: s.backlog.capacity_bytes if s.backlog else None
+    ),
+    _source(
+        "full_in_seconds",
+        "At the present rate the primary's side file is full then; absent while it is not filling.",
+        lambda s: s.backlog.full_in_s if s.backlog else None,
+    ),
+    _source(
+        "held_seconds_total",
+        "Sum of the delays of application writes there, for the session.",
+        lambda s: s.backlog.held_s if s.backlog else None,
+    ),
+    Family(
+        "isochrone_source_volume_delay_seconds",
+        "Delays of application writes there in the last seconds, by percentile; absent for volumes without.",
+        ("session", "source", "volume", "percentile"),
+        lambda status: (
+            ((session.name, source.name, *labels), delay_s)
+            for session in status.sessions
+            for source in session.sources
+            for labels, delay_s in _delays(source.backlog)
+        ),
+    ),
     _source("records_total", "Records received from it.", lambda s: s.received_record_count),
     _source("received_bytes_total", "Bytes received from it.", lambda s: s.received_bytes),
     _source("reconnects_total", "Times the link was lost and found again.", lambda s: s.reconnect_count),
@@ -311,6 +349,21 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "mark_tracks_discarded_total",
         "Marks of single tracks discarded while their generation waited.",
         lambda c: c.marks.track_discard_count,
+    ),
+    _capture(
+        "full_in_seconds",
+        "At the present rate the side file is full then; absent while it is not filling.",
+        lambda c: c.backlog.full_in_s if c.backlog else None,
+    ),
+    Family(
+        "isochrone_capture_volume_delay_seconds",
+        "Delays of writes in the last seconds, by percentile; absent for volumes without.",
+        ("session", "volume", "percentile"),
+        lambda status: (
+            ((capture.name, *labels), delay_s)
+            for capture in status.captures
+            for labels, delay_s in _delays(capture.backlog)
+        ),
     ),
     Family(
         "isochrone_capture_marked_tracks",

@@ -11,8 +11,9 @@ from typing import Literal
 
 from pydantic import computed_field
 
-from isochrone.model.choices import ComparePolicy, Compression, MarkPolicy, OverflowPolicy
+from isochrone.model.choices import ComparePolicy, Compression, MarkPolicy, OverflowPolicy, PaceLevel
 from isochrone.model.states import PairState, SessionState, SuspendCause
+from isochrone.report.backlog_models import BacklogReport, SpillReport
 from isochrone.report.base import Report
 from isochrone.report.split_models import SplitReport
 from isochrone.report.times import TimePoint
@@ -189,6 +190,7 @@ class PairReport(Report):
         reason: why the pair is SUSPENDED, or cannot start; None otherwise.
         refused: it cannot start as it is (no such volume, another size, data at the secondary): a person must act.
         priority: pairs of a higher one are copied first; among equals the one with least to copy.
+        pace: its own pace level; None for the session's.
         compared_track_count: tracks that were compared before they were sent, in the last copy that compared any.
         equal_track_count: those of them that were equal, and so not sent; `compare_saved_bytes` is their size.
         unreadable_track_count: tracks that the primary's device cannot read; the copy waits for them.
@@ -206,6 +208,7 @@ class PairReport(Report):
     reason: str | None = None
     refused: bool = False
     priority: int = 0
+    pace: PaceLevel | None = None
     compared_track_count: int = 0
     equal_track_count: int = 0
     compare_saved_bytes: int = 0
@@ -238,6 +241,7 @@ class SourceReport(Report):
         received: everything of this controller up to here has been received.
         window_bytes: what the controller may still send.
         reconnect_count: times the link was lost and found again, since the controller started.
+        backlog: its side file and the delays there, as it told last; None when it has not, or the link is down.
     """
 
     name: str
@@ -252,6 +256,7 @@ class SourceReport(Report):
     received_record_count: int
     received_bytes: int
     reconnect_count: int
+    backlog: BacklogReport | None = None
 
 
 class SessionSettings(Report):
@@ -261,7 +266,9 @@ class SessionSettings(Report):
     group_bytes_max: int
     compression: Compression
     overflow_policy: OverflowPolicy
+    pace_level: PaceLevel = PaceLevel.STEADY
     pace_delay_ms_max: float
+    hold_ms_max: float = 5000.0
     copy_rate_bytes_max: int
     copy_share_percent: int
     compare: ComparePolicy
@@ -363,16 +370,20 @@ class PacingReport(Report):
     """What the application's writes feel because of one session.
 
     Attributes:
-        delay_ms: how long each acknowledgement is held now; 0 when none is.
+        level: how early and how steeply writes are delayed.
+        delay_ms: the longest that the writes to any volume are delayed now; 0 when none are.
         delay_ms_max: the longest the operator allows.
+        hold_ms_max: the longest that a write waits for room under the policy "hold".
         held_write_count: writes whose acknowledgement waits at this moment.
         paced_write_count: acknowledgements that were ever delayed, since the controller started.
         paced_s: sum of those delays.
     """
 
     policy: OverflowPolicy
+    level: PaceLevel = PaceLevel.STEADY
     delay_ms: float
     delay_ms_max: float
+    hold_ms_max: float = 0.0
     held_write_count: int
     paced_write_count: int
     paced_s: float
@@ -420,21 +431,6 @@ class MarksReport(Report):
     track_discard_count: int = 0
 
 
-class SpillReport(Report):
-    """The part of the side file that is on disk, over all sessions of the controller.
-
-    Attributes:
-        spilled_bytes: captured bytes that are there and not in memory.
-        reserved_bytes: space that its files take, at most `bytes_max`.
-        trouble: why it could not be written last; None when it could.
-    """
-
-    spilled_bytes: int
-    reserved_bytes: int
-    bytes_max: int
-    trouble: str | None = None
-
-
 class CaptureReport(Report):
     """One session as a primary controller of it sees it (role "primary").
 
@@ -445,6 +441,7 @@ class CaptureReport(Report):
         side_file_bytes: captured and not yet hardened remotely, in memory and in the spill.
         side_file_bytes_max: memory and spill together.
         spill: None when there is none.
+        backlog: who is delayed, by how much and why.
         unsent_bytes: captured and not yet sent.
         hardened: J as last acknowledged. consistency: C as last heard.
         quiesced: application writes are refused for a planned switchover.
@@ -471,6 +468,7 @@ class CaptureReport(Report):
     pacing: PacingReport
     marks: MarksReport = MarksReport()
     spill: SpillReport | None = None
+    backlog: BacklogReport | None = None
     quiesced: bool = False
     split: SplitReport | None = None
     cut: TimePoint | None = None

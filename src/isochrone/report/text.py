@@ -15,6 +15,7 @@ from rich.text import Text
 
 from isochrone.model.sizes import format_size
 from isochrone.model.states import PairState, SessionState
+from isochrone.report.backlog_models import BacklogReport, SpillReport
 from isochrone.report.models import (
     CaptureReport,
     ControllerReport,
@@ -26,7 +27,6 @@ from isochrone.report.models import (
     SessionReport,
     SessionSettings,
     SourceReport,
-    SpillReport,
     StatusReport,
     VolumeReport,
 )
@@ -209,6 +209,12 @@ def session_view(session: SessionReport) -> RenderableType:
         lines.append(split_view(session.split))
     if session.pending_command is not None:
         lines.append(Text(f"  pending command: {session.pending_command}", style=_BUSY))
+    lines += [
+        Text(f"  {source.name}: {line}", style=_BAD)
+        for source in session.sources
+        if source.backlog is not None
+        for line in delay_lines(source.backlog)
+    ]
     return Group(*lines, _indented(sources_table(session.sources)), _indented(pairs_table(session.pairs)))
 
 
@@ -322,6 +328,8 @@ def capture_view(capture: CaptureReport) -> RenderableType:
         *_cut_line(capture),
         Text(f"  application writes: {writes_text(capture)}", style=_BAD if capture.quiesced else ""),
     ]
+    if capture.backlog is not None:
+        lines += [Text(f"  {line}", style=_BAD) for line in delay_lines(capture.backlog)]
     lines.append(Text(f"  marks: {marks_text(capture)}"))
     if capture.suspended_reason is not None:
         lines.append(
@@ -347,6 +355,23 @@ def _cut_line(capture: CaptureReport) -> list[Text]:
     if capture.cut is None:
         return []
     return [Text(f"  stream cut at {capture.cut.wall} to suspend: later writes are only marked", style=_BUSY)]
+
+
+def delay_lines(backlog: BacklogReport) -> list[str]:
+    """Who is delayed, by how much and why: a line a volume; and when the side file will be full."""
+    why = f"backlog {format_size(backlog.used_bytes)} of {format_size(backlog.capacity_bytes)}"
+    lines = [
+        f"{delay.volume} +{delay.delay_ms_p99:.1f} ms p99: {why}"
+        for delay in backlog.volumes
+        if delay.write_count
+    ]
+    if backlog.waiting_write_count:
+        lines.append(f"{backlog.waiting_write_count} writes wait for room: {why}")
+    if backlog.full_in_s is not None:
+        lines.append(f"at this rate the side file is full in {duration_text(backlog.full_in_s)}: {why}")
+    if backlog.spill_trouble is not None:
+        lines.append(f"the spill cannot be written: {backlog.spill_trouble}")
+    return lines
 
 
 def writes_text(capture: CaptureReport) -> str:

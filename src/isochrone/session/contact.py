@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
-from isochrone.link.messages import VolumeCopy
+from isochrone.link.messages import CaptureReport, VolumeCopy
 from isochrone.session.auto_resume import HeldTime
 from isochrone.session.settings import SessionSettings
 
@@ -46,6 +46,7 @@ class Contact:
         resumes_unanswered: Resume messages sent on this link that it has not answered.
         quiesced_ns: time after which it acknowledges no write; None while it may.
         quiesces_unanswered: Quiesce messages sent on this link that it has not answered.
+        capture: what it told last of its side file and of delays; None before, and while the link is down.
         tracks_remaining, copied_through_ns: by primary volume number, as last told.
         copies: what was told of each volume's copy beside them; of display value only.
     """
@@ -64,6 +65,7 @@ class Contact:
         self.resumes_unanswered = 0
         self.quiesced_ns: int | None = None
         self.quiesces_unanswered = 0
+        self.capture: CaptureReport | None = None
         self.tracks_remaining: dict[int, int] = {}
         self.copied_through_ns: dict[int, int] = {}
         self.copies: dict[int, VolumeCopy] = {}
@@ -113,6 +115,7 @@ class Contact:
         self.resumes_unanswered = 0
         self.quiesced_ns = None
         self.quiesces_unanswered = 0
+        self.capture = None
         self.tracks_remaining.clear()
         self.copied_through_ns.clear()
         self.copies.clear()

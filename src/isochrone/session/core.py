@@ -108,7 +108,7 @@ class SessionCore:
         contact = self.contacts[source]
         contact.configures_sent += 1
         wanted = [
-            WantedVolume(pair.primary_volume, pair.is_confirmed, pair.priority)
+            WantedVolume(pair.primary_volume, pair.is_confirmed, pair.priority, pair.pace)
             for pair in self.document.pairs
             if pair.source == source and not pair.removing
         ]

@@ -14,7 +14,7 @@ from isochrone.link.messages import (
     OptionalIdentity,
     Text,
 )
-from isochrone.model.choices import GROUP_BYTES_MAX_DEFAULT, GROUP_INTERVAL_NS_DEFAULT, Compression
+from isochrone.model.choices import GROUP_BYTES_MAX_DEFAULT, GROUP_INTERVAL_NS_DEFAULT, Compression, PaceLevel
 from isochrone.model.errors import DamagedError
 from isochrone.model.policy import SessionPolicy
 from isochrone.model.states import SessionState, SuspendCause
@@ -54,6 +54,7 @@ class PairDocument(BaseModel):
         duplex: every write up to the consistency time is in the committed image.
         removing: leaves the session once the primary has confirmed.
         priority: pairs of a higher one are copied first.
+        pace: its own pace level, None for the session's.
         primary_marked_tracks: once its primary is fenced, tracks that may differ from the recovered image; None while not
             known.
     """
@@ -69,6 +70,7 @@ class PairDocument(BaseModel):
     duplex: bool = False
     removing: bool = False
     priority: U32 = 0
+    pace: PaceLevel | None = None
     primary_marked_tracks: U64 | None = None
 
     @property

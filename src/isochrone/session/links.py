@@ -5,6 +5,7 @@ from __future__ import annotations
 from isochrone.link.messages import (
     PROTOCOL_VERSION,
     Appointed,
+    CaptureReport,
     Compare,
     Configured,
     CopyProgress,
@@ -128,6 +129,9 @@ class SessionLinks:
             self._handle_copy_progress(contact, message)
         elif isinstance(message, StreamCut):
             self._session.suspension.was_cut(source, contact, message.through_ns)
+        elif isinstance(message, CaptureReport):
+            contact.capture = message
+            contact.held.note(self._session.now_ns(), message.held_ns)
         elif isinstance(message, Suspended):
             self._handle_suspended(source, contact, message)
         elif isinstance(message, Resumed):

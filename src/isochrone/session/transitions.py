@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from isochrone.link.messages import cut_text
+from isochrone.model.choices import PaceLevel
 from isochrone.model.errors import ConflictError, NotFoundError, RefusedError
 from isochrone.model.policy import SessionPolicy
 from isochrone.model.states import SessionState, SuspendCause
@@ -192,6 +193,28 @@ def with_priorities(document: SessionDocument, priorities: Mapping[str, int]) ->
             f"session {document.name!r} has no pair with secondary volume {min(missing)!r}",
             volume=min(missing),
         )
+    return document.with_pairs(changes)
+
+
+def with_pair_pace(document: SessionDocument, paces: Mapping[str, PaceLevel | None]) -> SessionDocument:
+    """Give pairs pace levels of their own, None for the session's. Raises NotFoundError.
+
+    Pairs are named by their secondary volume, or as PRIMARY:VOLUME.
+    """
+    changes: dict[str, PairDocument] = {}
+    for name, pace in paces.items():
+        pair = next(
+            (
+                pair
+                for pair in document.pairs
+                if name
+                in (pair.secondary_volume, f"{document.sources[pair.source].name}:{pair.primary_volume}")
+            ),
+            None,
+        )
+        if pair is None:
+            raise NotFoundError(f"session {document.name!r} has no pair {name!r}", volume=name)
+        changes[pair.secondary_volume] = pair.model_copy(update={"pace": pace})
     return document.with_pairs(changes)
 
 

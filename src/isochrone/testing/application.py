@@ -96,11 +96,21 @@ class Application:
     def _write_batch(self, node: PrimaryNode, name: str, plans: list[Plan]) -> None:
         """One wake-up of one connection: a few writes, acknowledged together."""
         writes = [self._write(node, name, plan) for plan in plans]
-        hold_ns = node.primary.end_batch()
+        number = node.pool.volumes[name].number
+        hold_ns = node.primary.end_batch(number, len(writes))
+        wait_ns = node.primary.room_wait_ns(number, len(writes)) if hold_ns else 0
         node.act()
         life = node.life
+        room_at_ns = self._events.now_ns() + wait_ns
 
         def acknowledge() -> None:
+            if (
+                node.life == life
+                and self._events.now_ns() < room_at_ns
+                and node.primary.throttle.until_ns is not None
+            ):
+                self._events.after(MILLISECOND_NS, acknowledge)  # it waits for room in the side file
+                return
             if node.life == life:
                 for write in writes:
                     if write is not None:
@@ -167,7 +177,8 @@ def settle_after_restart(history: History, oracle: Oracle, node: PrimaryNode, vo
     history.settle(image, node.primary.stamper.stamp(), power_lost=power_lost)
     for name, track in torn:
         _rewrite(history, node, name, track)
-    node.primary.end_batch()
+    for volume in node.pool.volumes.values():
+        node.primary.end_batch(volume.number)
 
 
 def _check_torn(history: History, key: str, track: int, content: bytes) -> None:

@@ -175,7 +175,7 @@ class SplitWorld:
         self._torn.add(site.name)
         try:
             site.primary.write(volume, track * TRACK, memoryview(bytearray(token)))
-            site.primary.end_batch()
+            site.primary.end_batch(volume.number)
         except ConflictError:
             pass
         else:

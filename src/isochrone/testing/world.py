@@ -23,7 +23,7 @@ from typing import Final
 
 from isochrone.capture.settings import CaptureSettings
 from isochrone.capture.spill import SPILL_PREFIX
-from isochrone.model.choices import Compression, MarkPolicy, OverflowPolicy
+from isochrone.model.choices import Compression, MarkPolicy, OverflowPolicy, PaceLevel
 from isochrone.model.errors import RefusedError
 from isochrone.model.policy import SessionPolicy
 from isochrone.model.states import SessionState
@@ -218,9 +218,11 @@ class World:
             group_interval_ns=self.rng.choice((5, 10, 50)) * MILLISECOND_NS,
             compression=Compression.OFF,
             policy=SessionPolicy(
-                overflow_policy=self.rng.choice((OverflowPolicy.PACE, OverflowPolicy.SUSPEND)),
+                overflow_policy=self.rng.choice(tuple(OverflowPolicy)),
+                pace_level=self.rng.choice(tuple(PaceLevel)),
                 pace_delay_ns_max=20 * MILLISECOND_NS,
                 mark_policy=MarkPolicy.DURABLE if self.seed % 2 else MarkPolicy.MEMORY,
+                hold_ns_max=self.rng.choice((5, 200)) * MILLISECOND_NS,
                 auto_resume=self.seed % 3 != 0,
                 link_timeout_ns=60 * MILLISECOND_NS if self.seed % 5 == 0 else 0,
             ),
