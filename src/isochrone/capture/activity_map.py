@@ -107,6 +107,8 @@ class ActivityMap:
         self.region_tracks = region_tracks
         self.region_count = (track_count + region_tracks - 1) >> self._shift
         self.sync_count = 0
+        self._syncs_under_way = 0
+        self._is_closed = False
         self._file = disk.open(name, create=True)
         packed = _HEADER.pack(MAGIC, VERSION, volume_number, region_tracks, 0, track_count)
         self._header = packed + _CHECKSUM.pack(xxh3_64_intdigest(packed))
@@ -180,10 +182,16 @@ class ActivityMap:
         """Yield a blocking call after which all regions asked for before the first are active."""
         regions = sorted(self._wanted)
         self._wanted.clear()
-        if regions:
-            self._store(regions, 1)
+        if not regions or self._is_closed:
+            return
+        self._store(regions, 1)
+        self._syncs_under_way += 1
+        try:
             yield partial(self._make_durable, self._file)
-            self._activated(regions)
+        finally:
+            self._syncs_under_way -= 1
+            self._close_when_idle()
+        self._activated(regions)
 
     @property
     def is_asked(self) -> bool:
@@ -257,13 +265,20 @@ class ActivityMap:
         return np.repeat(regions, self.region_tracks)[: self.track_count]
 
     def close(self) -> None:
-        """Close the file; what it says stays true until the next write."""
-        self._file.close()
+        """Close the file, once no sync of it is under way in a thread; what it says stays true until the next write."""
+        self._is_closed = True
+        self._close_when_idle()
+
+    def _close_when_idle(self) -> None:
+        # A volume may leave its session at any moment. Were the file closed under a sync, its failure would be taken for
+        # the device's, and the whole pool would stop taking writes.
+        if self._is_closed and not self._syncs_under_way:
+            self._file.close()
 
     def remove(self) -> None:
         """Make sure that the file is never believed again, close and delete it. Raises OSError, PoolReadOnlyError."""
         _disown(self._file, self._make_durable)
-        self._file.close()
+        self.close()
         self._disk.remove(self._name)
 
 
