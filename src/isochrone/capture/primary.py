@@ -445,7 +445,7 @@ class Primary:
                 self._open_captured(stream, number)
         self.remember(stream, document.changed(volumes=tuple(sorted(stream.volumes))))
         for captured in dropped:
-            captured.change_map.remove()
+            self._files.remove(captured)
         self.rebuild_routes()
 
     def _begin_copy(self, stream: SessionStream, number: int, not_empty: bool) -> None:
