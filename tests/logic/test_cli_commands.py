@@ -213,6 +213,15 @@ def test_settings_are_changed_one_by_one(isochrone: CommandLine) -> None:
     assert "at least one setting" in nothing.err
 
 
+def test_a_pair_may_have_a_pace_of_its_own(isochrone: CommandLine) -> None:
+    done(isochrone(*CREATE_BANK, "--json"))
+    bad = isochrone("session", "set", "bank", "--pair-pace", "db-copy")
+    assert bad.code == ExitCode.REFUSED
+    assert "is not PAIR=LEVEL" in bad.err
+    assert isochrone("session", "set", "bank", "--pair-pace", "db-copy=slow").code == ExitCode.REFUSED
+    done(isochrone("session", "set", "bank", "--pair-pace", "db-copy=off"))
+
+
 def test_pairs_come_and_go(isochrone: CommandLine) -> None:
     done(isochrone(*CREATE_BANK))
     assert "logs-copy" in done(isochrone("session", "add", "bank", "--pair", "a:logs=logs-copy")).out

@@ -7,10 +7,12 @@ from rich.console import Console, RenderableType
 
 from isochrone.model.choices import OverflowPolicy
 from isochrone.model.states import SessionState
+from isochrone.report.backlog_models import BacklogReport, VolumeDelayReport
 from isochrone.report.models import PacingReport
 from isochrone.report.text import (
     capture_view,
     captures_table,
+    delay_lines,
     pairs_table,
     pool_line,
     pool_view,
@@ -30,6 +32,46 @@ def text_of(view: RenderableType) -> str:
     stream = io.StringIO()
     Console(file=stream, width=240).print(view)
     return stream.getvalue()
+
+
+BACKLOG = BacklogReport(
+    session_bytes=3 << 30,
+    used_bytes=int(3.2 * (1 << 30)),
+    capacity_bytes=4 << 30,
+    spilled_bytes=3 << 30,
+    full_in_s=40,
+    waiting_write_count=6,
+    held_write_count=100,
+    held_s=1.5,
+    spill_trouble="no space left",
+    volumes=(
+        VolumeDelayReport(volume="vol7", delay_ms=2.0, delay_ms_p50=0.5, delay_ms_p99=1.8, write_count=900),
+        VolumeDelayReport(volume="vol8", delay_ms=2.0, delay_ms_p50=0, delay_ms_p99=0, write_count=0),
+    ),
+)
+
+
+def test_both_sites_name_who_is_delayed_by_how_much_and_why() -> None:
+    expected = [
+        "vol7 +1.8 ms p99: backlog 3.2 GiB of 4.0 GiB",
+        "6 writes wait for room: backlog 3.2 GiB of 4.0 GiB",
+        "at this rate the side file is full in 40.0 s: backlog 3.2 GiB of 4.0 GiB",
+        "the spill cannot be written: no space left",
+    ]
+    assert delay_lines(BACKLOG) == expected
+    primary = text_of(capture_view(CAPTURE.model_copy(update={"backlog": BACKLOG})))
+    source = SOURCE.model_copy(update={"backlog": BACKLOG})
+    secondary = text_of(session_view(SESSION.model_copy(update={"sources": (source,)})))
+    for line in expected:
+        assert line in primary
+        assert f"{source.name}: {line}" in secondary
+
+
+def test_nothing_is_said_of_a_side_file_that_costs_nothing() -> None:
+    quiet = BACKLOG.model_copy(
+        update={"full_in_s": None, "waiting_write_count": 0, "spill_trouble": None, "volumes": ()}
+    )
+    assert delay_lines(quiet) == []
 
 
 def test_status_names_everything_there_is() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from isochrone.model.choices import OverflowPolicy
+from isochrone.model.choices import OverflowPolicy, PaceLevel
 from isochrone.model.errors import ConflictError, DamagedError, NotFoundError, RefusedError
 from isochrone.model.states import SessionState
 from isochrone.session import transitions
@@ -168,6 +168,17 @@ def test_priorities_change_only_the_pairs_named() -> None:
     assert [pair.priority for pair in after.pairs] == [0, 7]
     with pytest.raises(NotFoundError, match="no pair with secondary volume 'nope'"):
         transitions.with_priorities(document(), {"sa": 1, "nope": 2})
+
+
+def test_pairs_have_pace_levels_of_their_own_by_either_name_and_give_them_up() -> None:
+    after = transitions.with_pair_pace(document(), {"sb": PaceLevel.OFF, "p1:a": PaceLevel.FIRM})
+    assert [pair.pace for pair in after.pairs] == [PaceLevel.FIRM, PaceLevel.OFF]
+    assert [pair.pace for pair in transitions.with_pair_pace(after, {"sa": None}).pairs] == [
+        None,
+        PaceLevel.OFF,
+    ]
+    with pytest.raises(NotFoundError, match="has no pair 'p9:a'"):
+        transitions.with_pair_pace(document(), {"p9:a": None})
 
 
 def test_a_primary_named_again_may_bring_a_new_address_and_keeps_the_rest() -> None:
