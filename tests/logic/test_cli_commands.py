@@ -179,15 +179,17 @@ def test_a_proxy_for_the_web_is_not_asked(isochrone: CommandLine, monkeypatch: p
 def test_settings_reach_the_session(isochrone: CommandLine) -> None:
     settings = ("--group-interval-ms", "25", "--group-size-max", "8MiB", "--compression", "zstd")
     pacing = ("--overflow", "suspend", "--pace", "firm", "--pace-delay-ms-max", "7", "--hold-ms-max", "900")
+    retrying = ("--retry-ms-max", "5000", "--retry-tracks-max", "9")
     copying = ("--copy-rate-max", "50MiB", "--copy-share", "30", "--compare", "always")
     marks = ("--marks", "durable")
     suspending = ("--link-timeout", "90", "--auto-resume", "off", "--auto-resume-budget", "20")
-    answer = json.loads(
-        done(isochrone(*CREATE_BANK, *settings, *pacing, *copying, *marks, *suspending, "--json")).out
-    )
+    command = (*CREATE_BANK, *settings, *retrying, *pacing, *copying, *marks, *suspending, "--json")
+    answer = json.loads(done(isochrone(*command)).out)
     assert answer["settings"] == {
         "group_interval_ms": 25.0,
         "group_bytes_max": 8 << 20,
+        "retry_ms_max": 5000.0,
+        "retry_tracks_max": 9,
         "compression": "zstd",
         "overflow_policy": "suspend",
         "pace_level": "firm",

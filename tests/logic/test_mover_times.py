@@ -7,7 +7,7 @@ import pytest
 from isochrone.mover.mover import Mover
 from isochrone.mover.settings import MoverSettings
 from isochrone.store.pool import Pool
-from isochrone.testing.sim_disk import SimDisk, fail_nth
+from isochrone.testing.sim_disk import SimDisk
 from support.cores import IDLE_LOG, data, form_and_harden, heartbeat, mover_of
 from support.store import TRACK, new_pool, run, tags
 
@@ -293,19 +293,6 @@ def test_records_and_bytes_are_counted_as_they_come() -> None:
     mover.receive(0, data(100, 0, 1, 2))
     mover.receive(0, heartbeat(200))
     assert (mover.records_received, mover.bytes_received) == (1, 24 + 2 * TRACK)
-
-
-def test_a_device_that_refuses_a_record_set_leaves_the_times_where_they_were() -> None:
-    disk = SimDisk(seed=1)
-    _, pool = new_pool(disk)
-    pool.create_volume("a", 16 * TRACK)
-    mover = Mover(pool, 1, IDLE_LOG)
-    mover.add_source(0)
-    mover.receive(0, heartbeat(50))
-    disk.hook = fail_nth(1, kind="write", name="tracks")
-    with pytest.raises(OSError, match="simulated"):
-        mover.receive(0, data(100, 0, 1))
-    assert (mover.form_ns, mover.sources[0].through_ns) == (50, 50)
 
 
 def test_a_primary_with_a_complete_pair_counts_though_a_restart_forgot_its_promises() -> None:

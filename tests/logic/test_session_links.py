@@ -31,6 +31,7 @@ from isochrone.link.messages import (
     WantedVolume,
     Welcome,
 )
+from isochrone.model.errors import PoolReadOnlyError
 from isochrone.model.records import RecordKind
 from isochrone.model.states import SessionState
 from isochrone.session.contact import ContactState
@@ -44,7 +45,7 @@ from support.cores import (
     SecondarySite,
     new_document,
 )
-from support.store import TRACK, records, tags, tracks
+from support.store import TRACK, records, run, tags, tracks
 
 STREAM = "cc" * 16
 NUMBER = 7
@@ -308,13 +309,15 @@ def test_words_that_still_come_on_a_closed_link_are_not_heard(message: Message) 
     assert site.pool.staged_count(1) == 0
 
 
-def test_p2_3_a_record_set_that_the_device_refuses_closes_the_link_so_that_it_comes_again() -> None:
+def test_p2_3_a_record_set_that_the_pool_refuses_closes_the_link_so_that_it_comes_again() -> None:
     site = streaming()
     site.say(record_set(5, 0, 1))
-    site.disk.hook = fail_nth(1, kind="write", name="tracks")
+    site.disk.hook = fail_nth(1, kind="datasync", name="tracks")
     with pytest.raises(OSError, match="simulated"):
+        run(site.pool.sync())
+    with pytest.raises(PoolReadOnlyError):
         site.say(record_set(6, 1, 2))
-    assert "simulated" in reason_of_close(site)
+    assert "read-only" in reason_of_close(site)
     site.say(record_set(7, 2, 3))
     assert site.session.mover.form_ns == 5
     (greeting,) = site.greet()

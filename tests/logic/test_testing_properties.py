@@ -26,6 +26,11 @@ CHECKED = {
     "P3.2": properties.check_released,
     "P3.3": properties.check_bounded,
     "P3.4": properties.check_not_pruned,
+    "P6.1": properties.check_promises_stop,
+    "P6.2": properties.check_others_go_on,
+    "P6.3": properties.check_patience,
+    "P6.4": properties.check_told,
+    "P6.5": properties.check_cleared,
 }
 
 
@@ -66,6 +71,37 @@ def test_every_property_has_a_function_that_says_its_number_first() -> None:
     assert CHECKED.keys() == PROPERTIES.keys()
     for number, check in CHECKED.items():
         assert number in (check.__doc__ or "").split(":")[0], number
+
+
+def test_no_time_may_pass_a_record_that_waits() -> None:
+    properties.check_promises_stop(50, {"J": 49, "C": 10})
+    assert "J: 50" in broken("P6.1", lambda: properties.check_promises_stop(50, {"J": 50, "C": 49}))
+
+
+def test_a_stream_may_wait_for_tracks_of_the_device_only_past_their_memory() -> None:
+    properties.check_others_go_on(100, 100, "too many tracks wait for the device")
+    properties.check_others_go_on(10, 100, "the pool is full")
+    broken("P6.2", lambda: properties.check_others_go_on(10, 100, "too many tracks wait for the device"))
+
+
+def test_a_session_may_suspend_for_waiting_tracks_only_past_its_budget() -> None:
+    for age_ns, tracks_waiting in ((11, 1), (1, 4)):
+        properties.check_patience(True, age_ns, tracks_waiting, (10, 3))
+    properties.check_patience(False, 1, 1, (10, 3))
+    broken("P6.3", lambda: properties.check_patience(True, 10, 3, (10, 3)))
+
+
+def test_waiting_tracks_must_be_told_and_no_others() -> None:
+    properties.check_told(None, 0, {})
+    properties.check_told(7, 3, {1: 2, 5: 1})
+    for oldest_ns, count, by_volume in ((None, 1, {1: 1}), (7, 0, {}), (7, 3, {1: 2})):
+        broken("P6.4", lambda o=oldest_ns, c=count, v=by_volume: properties.check_told(o, c, v))  # type: ignore[misc]
+
+
+def test_waiting_must_end_after_the_trouble() -> None:
+    properties.check_cleared(7, 100, 150, 50)
+    properties.check_cleared(None, 100, 999, 50)
+    broken("P6.5", lambda: properties.check_cleared(7, 100, 151, 50))
 
 
 def test_sides_must_be_equal() -> None:

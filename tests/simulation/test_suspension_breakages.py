@@ -48,7 +48,9 @@ def forget_the_gate_of_a_pending_suspension(patch: Patch) -> None:
     patch.setattr(
         session_module,
         "commit_limit_ns",
-        lambda journal_ns, floor_ns, _at_ns=0: commit_limit_ns(journal_ns, floor_ns),
+        lambda journal_ns, floor_ns, _at_ns=0, waiting_ns=None: commit_limit_ns(
+            journal_ns, floor_ns, waiting_ns=waiting_ns
+        ),
     )
 
 

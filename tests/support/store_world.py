@@ -205,7 +205,7 @@ class StoreWorld:
             lambda: self.pool.stage(session, source, through_ns, records, payload),
         )
         if done:
-            assert done == (len(payload) // TRACK,)
+            assert done[0].track_count == len(payload) // TRACK
 
     def commit(self, session: int, through_ns: int) -> None:
         self._do(

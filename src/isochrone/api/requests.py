@@ -23,6 +23,8 @@ SUSPEND_AFTER_S_MAX: Final = 31 * 86_400.0
 TIME_S_MAX: Final = 31 * 86_400.0
 PAIR_PRIORITY_MAX: Final = 1000
 VOLUME_SIZE_BYTES_MAX: Final = 1 << 48
+RETRY_MS_LIMIT: Final = 3_600_000.0
+RETRY_TRACKS_LIMIT: Final = 65_536
 PACE_DELAY_MS_LIMIT: Final = 10_000.0
 """Longer delays make clients give up: Linux's nbd client and QEMU time out after tens of seconds."""
 HOLD_MS_LIMIT: Final = 20_000.0
@@ -63,6 +65,8 @@ PaceDelayMsMax = Annotated[float, Field(ge=0, le=PACE_DELAY_MS_LIMIT)]
 CopyRateBytesMax = Annotated[int, Field(ge=0, lt=1 << 48)]
 CopySharePercent = Annotated[int, Field(ge=1, le=100)]
 PairPriority = Annotated[int, Field(ge=0, le=PAIR_PRIORITY_MAX)]
+RetryMsMax = Annotated[float, Field(ge=0, le=RETRY_MS_LIMIT)]
+RetryTracksMax = Annotated[int, Field(ge=0, le=RETRY_TRACKS_LIMIT)]
 SizeBytes = Annotated[int, Field(gt=0, le=VOLUME_SIZE_BYTES_MAX)]
 
 
@@ -125,6 +129,9 @@ class SettingsRequest(Request):
         mark_policy: what the marks of changed tracks at the primaries survive: "memory" (default) the death of a process,
             "durable" power loss too.
         priorities: by secondary volume: pairs of a higher one (default 0) are copied first.
+        retry_ms_max: how long what the secondary's device does not take is tried again before the session suspends.
+            Default 60,000.
+        retry_tracks_max: how many tracks may wait for that. Default 1,024.
     """
 
     group_interval_ms: GroupIntervalMs | None = None
@@ -145,6 +152,8 @@ class SettingsRequest(Request):
         None
     )
     priorities: Annotated[dict[Name, PairPriority], Field(max_length=PAIRS_PER_REQUEST_MAX)] | None = None
+    retry_ms_max: RetryMsMax | None = None
+    retry_tracks_max: RetryTracksMax | None = None
 
 
 class SessionRequest(SettingsRequest):

@@ -17,6 +17,16 @@ GroupIntervalMs = Annotated[
 GroupSizeMax = Annotated[
     str | None, typer.Option("--group-size-max", help="Form a group early at this size. Default 32MiB.")
 ]
+RetryMsMax = Annotated[
+    float | None,
+    typer.Option(
+        "--retry-ms-max",
+        help="How long what the secondary's device does not take is tried again before the session suspends. Default 60000.",
+    ),
+]
+RetryTracksMax = Annotated[
+    int | None, typer.Option("--retry-tracks-max", help="How many tracks may wait for that. Default 1024.")
+]
 CompressionWord = Annotated[
     str | None, typer.Option("--compression", help="On the links: off (default), lz4 or zstd.")
 ]
@@ -167,6 +177,8 @@ def set_session(
     name: Name,
     group_interval_ms: GroupIntervalMs = None,
     group_size_max: GroupSizeMax = None,
+    retry_ms_max: RetryMsMax = None,
+    retry_tracks_max: RetryTracksMax = None,
     compression: CompressionWord = None,
     overflow: Overflow = None,
     pace: PaceWord = None,
@@ -195,6 +207,8 @@ def set_session(
     body = given_settings(
         group_interval_ms=group_interval_ms,
         group_bytes_max=group_size_max,
+        retry_ms_max=retry_ms_max,
+        retry_tracks_max=retry_tracks_max,
         compression=compression,
         overflow_policy=overflow,
         pace_level=pace,

@@ -66,6 +66,7 @@ def pool_report(pool: Pool, *, path: str, checkpoint_age_s: float | None) -> Poo
         used_track_count=stats.used_track_count,
         pending_free_track_count=stats.pending_free_count,
         staged_track_count=stats.staged_track_count,
+        quarantined_track_count=stats.quarantined_track_count,
         volume_count=stats.volume_count,
         read_only_reason=stats.read_only_reason,
         log_used_bytes=stats.log_used_bytes,

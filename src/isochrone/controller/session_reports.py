@@ -11,10 +11,13 @@ from isochrone.controller.capture_reports import Now
 from isochrone.controller.session_settings import settings_report
 from isochrone.controller.session_shell import SessionShell, SourceCount
 from isochrone.model.states import PairState, SessionState
+from isochrone.mover.mover import Mover
+from isochrone.mover.waiting import WaitingSummary
 from isochrone.report.models import (
     LinkState,
     PairReport,
     ResyncReport,
+    RetryReport,
     SessionReport,
     SourceReport,
     TrackRange,
@@ -45,6 +48,7 @@ def session_report(
     suspended = document.state is SessionState.SUSPENDED
     ended = document.state is SessionState.ENDED
     there = primaries_now(shell, now)
+    waiting = mover.waiting_summary()
 
     def measure(time_ns: int, *, moving: bool = True) -> TimePoint:
         return TimePoint.measure(
@@ -73,6 +77,7 @@ def session_report(
         split=split,
         settings=settings_report(document),
         resync=_resync_report(shell) if document.state is SessionState.ACTIVE else None,
+        retry=_retry_report(mover, waiting, now),
         staged_track_count=staged_track_count,
         staged_bytes=staged_bytes,
         group_count=mover.groups_committed,
@@ -84,7 +89,18 @@ def session_report(
             _source_report(session, number, shell.source(number), now, there)
             for number in range(len(document.sources))
         ),
-        pairs=tuple(_pair_report(shell, pair, volumes) for pair in document.pairs),
+        pairs=tuple(_pair_report(shell, pair, volumes, waiting) for pair in document.pairs),
+    )
+
+
+def _retry_report(mover: Mover, waiting: WaitingSummary, now: Now) -> RetryReport:
+    age_ns = None if waiting.since_ns is None else max(0, now.host_ns - waiting.since_ns)
+    return RetryReport(
+        waiting_track_count=waiting.track_count,
+        waiting_bytes=waiting.size_bytes,
+        oldest_age_s=None if age_ns is None else age_ns / NS_PER_S,
+        retry_count=mover.retry_count,
+        reason=waiting.reason or None,
     )
 
 
@@ -154,7 +170,9 @@ def link_state(contact: Contact) -> LinkState:
             assert_never(contact.state)
 
 
-def _pair_report(shell: SessionShell, pair: PairDocument, volumes: Mapping[str, Volume]) -> PairReport:
+def _pair_report(
+    shell: SessionShell, pair: PairDocument, volumes: Mapping[str, Volume], waiting: WaitingSummary
+) -> PairReport:
     session = shell.session
     contact = session.contacts[pair.source]
     remaining = None if pair.duplex else _tracks_remaining(contact, pair)
@@ -174,7 +192,7 @@ def _pair_report(shell: SessionShell, pair: PairDocument, volumes: Mapping[str, 
         estimate_s=shell.progress.pair_estimate_s(pair.secondary_volume) if copying else None,
         priority=pair.priority,
         pace=pair.pace,
-        reason=_pair_reason(session, contact, pair),
+        reason=_pair_reason(session, contact, pair, waiting),
         refused=pair.primary_volume in contact.refused and not pair.removing,
         compared_track_count=told.compared_count if told else 0,
         equal_track_count=told.equal_count if told else 0,
@@ -183,6 +201,7 @@ def _pair_report(shell: SessionShell, pair: PairDocument, volumes: Mapping[str, 
         unreadable=tuple(
             TrackRange(track=run.track, track_count=run.count) for run in (told.unreadable if told else ())
         ),
+        waiting_track_count=_waiting_tracks(pair, waiting),
     )
 
 
@@ -203,9 +222,17 @@ def _tracks_remaining(contact: Contact, pair: PairDocument) -> int | None:
     return None if pair.primary_number is None else contact.tracks_remaining.get(pair.primary_number)
 
 
-def _pair_reason(session: Session, contact: Contact, pair: PairDocument) -> str | None:
+def _waiting_tracks(pair: PairDocument, waiting: WaitingSummary) -> int:
+    return 0 if pair.secondary_number is None else waiting.by_volume.get(pair.secondary_number, 0)
+
+
+def _pair_reason(
+    session: Session, contact: Contact, pair: PairDocument, waiting: WaitingSummary
+) -> str | None:
     if pair.removing:
         return "leaves the session"
     if session.document.state is SessionState.SUSPENDED:
         return session.document.reason
+    if _waiting_tracks(pair, waiting):
+        return f"tracks wait for the device: {waiting.reason}"
     return contact.refused.get(pair.primary_volume) or unreadable_text(session, pair) or None

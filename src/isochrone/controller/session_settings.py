@@ -14,6 +14,8 @@ def chosen_settings(request: SettingsRequest) -> dict[str, object]:
     settings = {
         "group_interval_ns": _ns(request.group_interval_ms),
         "group_bytes_max": request.group_bytes_max,
+        "retry_ns_max": _ns(request.retry_ms_max),
+        "retry_tracks_max": request.retry_tracks_max,
         "compression": request.compression,
         "overflow_policy": request.overflow_policy,
         "pace_level": request.pace_level,
@@ -44,6 +46,8 @@ def settings_report(document: SessionDocument) -> SessionSettings:
     return SessionSettings(
         group_interval_ms=document.group_interval_ns / NS_PER_MS,
         group_bytes_max=document.group_bytes_max,
+        retry_ms_max=document.retry_ns_max / NS_PER_MS,
+        retry_tracks_max=document.retry_tracks_max,
         compression=document.compression,
         overflow_policy=policy.overflow_policy,
         pace_level=policy.pace_level,

@@ -232,7 +232,8 @@ class SessionShell:
         self.source(source).last_error = text
         say = _log.warning if isinstance(reason, ProtocolError) else _log.info
         say("link lost", session=self.session.document.name, peer=connection.peer, reason=text)
-        self._guarded(partial(self._links.link_lost, source, text))
+        damaged = isinstance(reason, ProtocolError)
+        self._guarded(partial(self._links.link_lost, source, text, damaged=damaged))
 
     async def _send_durably(self, source: int, connection: Connection | None, message: Message) -> None:
         try:

@@ -8,6 +8,12 @@ from typing import Final
 GROUP_INTERVAL_NS_DEFAULT: Final = 10_000_000
 """How often a consistency group is formed."""
 
+RETRY_NS_MAX_DEFAULT: Final = 60_000_000_000
+"""How long what the secondary's device does not take is tried again before the session suspends."""
+
+RETRY_TRACKS_MAX_DEFAULT: Final = 1024
+"""How many tracks may wait for that."""
+
 GROUP_BYTES_MAX_DEFAULT: Final = 32 << 20
 """A consistency group is formed early when this much was received."""
 

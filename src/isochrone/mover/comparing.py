@@ -2,7 +2,8 @@
 
 What counts is the newest content received: the newest staged entry of a track, else what the volume's table holds. The
 query comes in the order of the stream, so everything that the primary sent before it has been received; while some of that
-waits for room in the pool, so do the answers. Hashing is bounded: a few queries, and a few milliseconds, at a time.
+waits for room in the pool, or for the device, so do the answers. Hashing is bounded: a few queries, and a few
+milliseconds, at a time.
 """
 
 from __future__ import annotations

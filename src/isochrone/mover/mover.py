@@ -2,18 +2,21 @@
 
     receive -> stage (payload once to fresh tracks, pointers to the log) -> form F -> harden J -> commit C
 
-F is the minimum, over the primaries, of the promise each has given: everything up to it has come. J follows when data
-and pointers of everything up to an earlier F are durable. A commit links staged tracks into the volumes' tables up to a
-limit that the session gives (its gate), so that the committed image is always the set of all writes up to one time.
+F is the minimum, over the primaries, of the promise each has given: everything up to it has come and is stored. J
+follows when data and pointers of everything up to an earlier F are durable. A commit links staged tracks into the
+volumes' tables up to a limit that the session gives (its gate), so that the committed image is always the set of all
+writes up to one time.
 
 Nothing here waits or does I/O but through the pool: `form` says that a harden is due, the shell runs the pool's sync and
 calls `hardened`. Always C <= J <= F.
+
+A track that the device does not take waits in memory and is tried again, while everything else goes on (see `waiting`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,8 +27,10 @@ from isochrone.model.errors import BusyError, PoolFullError, ProtocolError
 from isochrone.model.records import RECORD_DTYPE, RecordArray
 from isochrone.mover.comparing import Comparer
 from isochrone.mover.settings import ROOM_KEPT_BYTES_MAX, ROOM_KEPT_PART, MoverSettings
+from isochrone.mover.waiting import WaitingSummary, WaitingTracks, summary_of
 from isochrone.store.disk import Buffer
 from isochrone.store.pool import Pool
+from isochrone.store.staging import data_track_counts
 
 _NO_RECORDS: Final = np.empty(0, dtype=RECORD_DTYPE)
 
@@ -43,23 +48,45 @@ class ReceivedSet:
         """What it counts against the window."""
         return self.records.nbytes + len(self.payload)
 
+    def after(self, time_ns: int, track_size_bytes: int) -> ReceivedSet:
+        """Return the part of it with times after `time_ns`."""
+        at = int(np.searchsorted(self.records["time_ns"], time_ns, side="right"))
+        gone_bytes = int(data_track_counts(self.records[:at]).sum(dtype=np.int64)) * track_size_bytes
+        return ReceivedSet(self.through_ns, self.records[at:], memoryview(self.payload)[gone_bytes:])
+
 
 class Source:
     """What has come from one primary.
 
     Attributes:
-        through_ns: everything of this primary up to here is staged.
+        taken_ns: everything of this primary up to here has come, and is staged or among the waiting tracks.
+        again_ns: records up to here that come on this link have come before: a primary sends whole batches again.
+        waiting_tracks: what the device did not take yet.
         staged_bytes: payload and headers staged since the link was opened; opens the window.
         waiting: received, but the pool had no room; bounded by the window.
+        is_kept_back: they wait because the last room is kept for primaries that are behind.
         joined_ns: J that was reached, or under way, without this primary when its first promise came; None before. F
             waits for it from then on, and once C is past joined_ns the image includes it exactly (S4, late joiner).
         comparer: answers what it asks for before it copies; None until it does.
     """
 
-    __slots__ = ("comparer", "joined_ns", "logged_through_ns", "staged_bytes", "through_ns", "waiting")
+    __slots__ = (
+        "again_ns",
+        "comparer",
+        "is_kept_back",
+        "joined_ns",
+        "logged_through_ns",
+        "staged_bytes",
+        "taken_ns",
+        "waiting",
+        "waiting_tracks",
+    )
 
-    def __init__(self, through_ns: int) -> None:
-        self.through_ns = through_ns
+    def __init__(self, through_ns: int, track_size_bytes: int) -> None:
+        self.taken_ns = through_ns
+        self.again_ns = 0
+        self.is_kept_back = False
+        self.waiting_tracks = WaitingTracks(track_size_bytes)
         self.logged_through_ns = through_ns
         self.staged_bytes = 0
         self.waiting: deque[ReceivedSet] = deque()
@@ -69,7 +96,13 @@ class Source:
     @property
     def received_ns(self) -> int:
         """Everything of this primary up to here has come."""
-        return self.waiting[-1].through_ns if self.waiting else self.through_ns
+        return self.waiting[-1].through_ns if self.waiting else self.taken_ns
+
+    @property
+    def through_ns(self) -> int:
+        """Everything of this primary up to here is staged: the time before the oldest record that waits."""
+        oldest_ns = self.waiting_tracks.oldest_ns
+        return self.taken_ns if oldest_ns is None else min(self.taken_ns, oldest_ns - 1)
 
 
 class Mover:
@@ -83,6 +116,9 @@ class Mover:
         consistency_ns: C.
         groups_committed: commits that linked something.
         full_reason: why received record sets cannot be staged now, "" when they can.
+        no_room_since_ns: host time since when none that waited for room could be staged; None while none waits, or
+            while the last room is kept for others.
+        retry_count: tries to store waiting tracks, since the controller started.
     """
 
     def __init__(self, pool: Pool, session: int, settings: MoverSettings) -> None:
@@ -91,6 +127,8 @@ class Mover:
         self.consistency_ns = pool.committed_through_ns(session)
         self.journal_ns = self.consistency_ns
         self.full_reason = ""
+        self.no_room_since_ns: int | None = None
+        self.retry_count = 0
         self.records_received = 0
         self.bytes_received = 0
         self.groups_committed = 0
@@ -109,6 +147,7 @@ class Mover:
         self.sources.clear()
         self.journal_ns = self.consistency_ns
         self.full_reason = ""
+        self.no_room_since_ns = None
         self._hardening_ns = None
         self._unhardened = True
         self._newest_ns = 0
@@ -121,9 +160,12 @@ class Mover:
         """Begin to count primary `source` into F: from its first promise on when it `is_new`, also to have left before
         and to come back; else from the last one that was staged. One with a pair that `is_complete` counts always:
         a restart may have forgotten its promises, if none came with records, and F waits for the next.
+
+        What was staged beyond the last promise, beside records that waited then, is dropped: it is sent again.
         """
         if source not in self.sources:
-            state = Source(self._pool.staged_through_ns(self._session, source))
+            state = Source(self._pool.staged_through_ns(self._session, source), self._pool.track_size_bytes)
+            self._pool.discard_source(self._session, source, state.through_ns)
             self.sources[source] = state
             self._newest_ns = max(self._newest_ns, state.through_ns)
             if is_complete or (state.through_ns and not is_new):
@@ -145,6 +187,29 @@ class Mover:
     def remove_source(self, source: int) -> None:
         """Primary `source` has no pair any more: F no longer waits for it."""
         self.sources.pop(source, None)
+
+    def continue_stream(self, source: int) -> None:
+        """The stream of `source` goes on, on a new link, after what was received."""
+        state = self.sources.get(source)
+        if state is not None:
+            state.again_ns = state.taken_ns
+
+    def begin_stream(self, source: int) -> None:
+        """Records of `source` were lost on the way, and marked tracks will be copied: also those that wait, so they go.
+
+        The session holds commits at an F of before, if there is an image to protect.
+        """
+        state = self.sources.get(source)
+        if state is not None:
+            state.taken_ns = state.through_ns
+            state.again_ns = 0
+            state.waiting_tracks.clear()
+
+    def forget_volume(self, number: int) -> None:
+        """Volume `number` leaves the session: nothing of it is staged, nor waits."""
+        self._pool.discard_volume(self._session, number)
+        for state in self.sources.values():
+            state.waiting_tracks.forget_volume(number)
 
     def restart_window(self, source: int) -> None:
         """A new link to `source`: the window counts from zero, and what was waiting will be sent again."""
@@ -171,6 +236,8 @@ class Mover:
         self.records_received += len(received.records)
         self.bytes_received += received.size_bytes
         state = self.sources[source]
+        if len(received.records) and int(received.records["time_ns"][0]) <= state.again_ns:
+            received = received.after(state.again_ns, self._pool.track_size_bytes)
         if state.waiting or not self._stage(source, state, received):
             state.waiting.append(received)
 
@@ -179,8 +246,68 @@ class Mover:
         for source, state in self.sources.items():
             while state.waiting and self._stage(source, state, state.waiting[0]):
                 state.waiting.popleft()
+                self.no_room_since_ns = None
         if not any(state.waiting for state in self.sources.values()):
             self.full_reason = ""
+
+    # Waiting tracks
+
+    def waiting_summary(self, without: Collection[int] = ()) -> WaitingSummary:
+        """Return what waits because the device does not take it, of all sources but those in `without`."""
+        return summary_of(s.waiting_tracks for source, s in self.sources.items() if source not in without)
+
+    def restart_budget(self, now_ns: int) -> None:
+        """What waits counts as waiting since now: somebody has decided that it is worth another try."""
+        self.no_room_since_ns = None
+        for state in self.sources.values():
+            state.waiting_tracks.restart_age(now_ns)
+
+    @property
+    def waiting_ns(self) -> int | None:
+        """Time of the oldest record that waits because the device does not take it; None when none does."""
+        oldest_ns = (state.waiting_tracks.oldest_ns for state in self.sources.values())
+        return min((time_ns for time_ns in oldest_ns if time_ns is not None), default=None)
+
+    def forget_waiting(self) -> None:
+        """Nothing that waits is wanted any more."""
+        for state in self.sources.values():
+            state.taken_ns = state.through_ns
+            state.waiting_tracks.clear()
+
+    def retry_waiting(self, now_ns: int) -> None:
+        """Offer waiting tracks to the device again, when it is time; with every tick."""
+        for source, state in self.sources.items():
+            if state.waiting_tracks.is_due(now_ns):
+                self._retry(source, state, state.waiting_tracks)
+        if not any(state.waiting and not state.is_kept_back for state in self.sources.values()):
+            self.no_room_since_ns = None
+        elif self.no_room_since_ns is None:
+            self.no_room_since_ns = now_ns
+
+    def _retry(self, source: int, state: Source, waiting: WaitingTracks) -> None:
+        self.retry_count += 1
+        batch = waiting.next_batch()
+        stored = batch.copy()
+        reason = ""
+        try:
+            staged = self._pool.stage(
+                self._session,
+                source,
+                state.taken_ns,
+                waiting.records[batch],
+                waiting.payload_of(batch),
+                before_ns=waiting.oldest_of_ns(~batch),
+            )
+        except (PoolFullError, BusyError) as error:
+            stored[:] = False
+            reason = error.message
+        else:
+            if staged.unstored is not None:
+                stored[np.flatnonzero(batch)[staged.unstored.entries]] = False
+                reason = staged.unstored.reason
+            state.logged_through_ns = staged.through_ns
+            self._unhardened |= bool(stored.any())
+        waiting.tried(stored, reason)
 
     def compact(self, hold_floor_ns: int) -> None:
         """While commits are held and the pool is full, give up staged entries that no commit will ever link.
@@ -212,29 +339,51 @@ class Mover:
         return state.through_ns > min(o.through_ns for o in self.sources.values() if o.joined_ns is not None)
 
     def _stage(self, source: int, state: Source, received: ReceivedSet) -> bool:
+        state.is_kept_back = False
         if len(received.records):
             if self._must_leave_room(state, received):
+                state.is_kept_back = True
                 self.full_reason = (
                     "the last room of the pool is kept for primaries that are behind: reconnect them, or delete or trim "
                     "volumes"
                 )
                 return False
-            try:
-                self._pool.stage(
-                    self._session, source, received.through_ns, received.records, received.payload
-                )
-            except (PoolFullError, BusyError) as error:
-                self.full_reason = error.message
+            if not self._store(source, state, received):
                 return False
             self._unhardened = True
             self._newest_ns = max(self._newest_ns, int(received.records["time_ns"][-1]))
             self._staged_since_form_bytes += received.size_bytes
-            state.logged_through_ns = received.through_ns
         if state.joined_ns is None:
             self._join(state)
-        state.through_ns = max(state.through_ns, received.through_ns)
+        state.taken_ns = max(state.taken_ns, received.through_ns)
         state.staged_bytes += received.size_bytes
         return True
+
+    def _store(self, source: int, state: Source, received: ReceivedSet) -> bool:
+        """Stage records; what the device does not take waits."""
+        waiting = state.waiting_tracks
+        if len(waiting) and self._waiting_bytes() >= self.settings.waiting_bytes_max:
+            self.full_reason = f"too many tracks wait for the device: {waiting.reason}"
+            return False
+        try:
+            staged = self._pool.stage(
+                self._session,
+                source,
+                received.through_ns,
+                received.records,
+                received.payload,
+                before_ns=waiting.oldest_ns,
+            )
+        except (PoolFullError, BusyError) as error:
+            self.full_reason = error.message
+            return False
+        if staged.unstored is not None:
+            waiting.add(received.records, received.payload, staged.unstored)
+        state.logged_through_ns = staged.through_ns
+        return True
+
+    def _waiting_bytes(self) -> int:
+        return sum(state.waiting_tracks.size_bytes for state in self.sources.values())
 
     # Compare
 
@@ -252,7 +401,7 @@ class Mover:
         return [
             (source, answer)
             for source, state in self.sources.items()
-            if state.comparer is not None and not state.waiting
+            if state.comparer is not None and not state.waiting and not len(state.waiting_tracks)
             for answer in state.comparer.answers(clock)
         ]
 
@@ -277,8 +426,9 @@ class Mover:
         self._formed_at_ns = now_ns
         form_ns = self.form_ns
         # With no record between J and F, time alone moves on, and is worth a sync only now and then. A durable record past J
-        # is another matter: it can be recovered only when the promises of all others that reach it are too.
-        is_idle = not self._unhardened and self._newest_ns <= self.journal_ns
+        # is another matter: it can be recovered only when the promises of all others that reach it are too; while F stands
+        # still, behind a primary or a track that waits, there is nothing to gain.
+        is_idle = not self._unhardened and (self._newest_ns <= self.journal_ns or form_ns <= self.journal_ns)
         if is_idle:
             self.journal_ns = form_ns
             if now_ns - self._idle_logged_at_ns < self.settings.idle_log_interval_ns:

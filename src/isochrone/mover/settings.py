@@ -22,10 +22,12 @@ class MoverSettings:
         group_interval_ns: a consistency group is formed this often.
         group_bytes_max: and as soon as this much was staged since the last one.
         window_bytes: payload and headers that one primary may send ahead of what is staged; bounds receive memory.
+        waiting_bytes_max: memory of tracks that wait because the device does not take them; past it the stream waits.
         idle_log_interval_ns: while no writes come, the sessions' times are made durable this often.
     """
 
     group_interval_ns: int = 10 * MILLISECOND_NS
     group_bytes_max: int = GROUP_BYTES_MAX_DEFAULT
     window_bytes: int = 16 * MIB
+    waiting_bytes_max: int = 32 * MIB
     idle_log_interval_ns: int = 1000 * MILLISECOND_NS

@@ -178,6 +178,11 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "pending_free_bytes", "Space that becomes free with the next sync.", lambda p: p.pending_free_bytes
     ),
     _pool("staged_bytes", "Space of staged tracks.", lambda p: p.staged_track_count * p.track_size_bytes),
+    _pool(
+        "quarantined_tracks",
+        "Tracks that the device could not write; not used before the controller is restarted.",
+        lambda p: p.quarantined_track_count,
+    ),
     _pool("log_bytes", "Pointer log since the last checkpoint.", lambda p: p.log_used_bytes),
     _pool("log_limit_bytes", "Pointer log that makes a checkpoint due.", lambda p: p.log_bytes_max),
     _pool(
@@ -219,6 +224,17 @@ FAMILIES: Final[tuple[Family, ...]] = (
     ),
     _session("blocked", "1 while its times cannot move.", lambda s: float(s.blocked_on is not None)),
     _session("staged_bytes", "Received and not yet committed.", lambda s: s.staged_bytes),
+    _session(
+        "waiting_tracks",
+        "Tracks that the device has not taken yet; they are offered again.",
+        lambda s: s.retry.waiting_track_count,
+    ),
+    _session(
+        "waiting_age_seconds",
+        "How long the one that waits longest has waited; 0 when none does.",
+        lambda s: s.retry.oldest_age_s or 0.0,
+    ),
+    _session("retries_total", "Tries to store waiting tracks.", lambda s: s.retry.retry_count),
     _session("groups_total", "Consistency groups with writes committed.", lambda s: s.group_count),
     _session("records_total", "Records received.", lambda s: s.record_count),
     _session("received_bytes_total", "Bytes of records received, uncompressed.", lambda s: s.byte_count),
@@ -277,6 +293,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "Images of all its pairs still to be read.",
         lambda s: 0 if s.resync is None else s.resync.bytes_remaining,
     ),
+    _pair("waiting_tracks", "Tracks that the device has not taken yet.", lambda p: p.waiting_track_count),
     _pair("tracks_remaining", "Tracks whose image is still to be read.", lambda p: p.tracks_remaining),
     _pair(
         "compared_tracks",

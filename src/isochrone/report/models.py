@@ -94,6 +94,7 @@ class PoolReport(Report):
         used_track_count: tracks that hold data, staged tracks included.
         pending_free_track_count: freed, but not reusable until what freed them is durable.
         staged_track_count: tracks of records received but not committed yet.
+        quarantined_track_count: tracks that the device could not write; not used before the controller is restarted.
         read_only_reason: why the pool stopped taking writes; None while it takes them.
         log_used_bytes: pointer log written since the last checkpoint; `log_bytes_max` makes a checkpoint due.
         checkpoint_age_s: since the last completed checkpoint; None when there was none.
@@ -107,6 +108,7 @@ class PoolReport(Report):
     used_track_count: int
     pending_free_track_count: int
     staged_track_count: int = 0
+    quarantined_track_count: int = 0
     volume_count: int
     read_only_reason: str | None
     log_used_bytes: int
@@ -187,7 +189,8 @@ class PairReport(Report):
         tracks_to_copy: tracks the present copy began with; None until the primary has told it.
         tracks_remaining: tracks whose image is still to be read; None until the primary has told it.
         estimate_s: time until the copy is complete at the present rate; None when idle, unknown or complete.
-        reason: why the pair is SUSPENDED, or cannot start; None otherwise.
+        reason: why the pair is SUSPENDED, cannot start, or has tracks that wait; None otherwise.
+        waiting_track_count: tracks that came and that the device here has not taken yet.
         refused: it cannot start as it is (no such volume, another size, data at the secondary): a person must act.
         priority: pairs of a higher one are copied first; among equals the one with least to copy.
         pace: its own pace level; None for the session's.
@@ -214,6 +217,7 @@ class PairReport(Report):
     compare_saved_bytes: int = 0
     unreadable_track_count: int = 0
     unreadable: tuple[TrackRange, ...] = ()
+    waiting_track_count: int = 0
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -264,6 +268,8 @@ class SessionSettings(Report):
 
     group_interval_ms: float
     group_bytes_max: int
+    retry_ms_max: float
+    retry_tracks_max: int
     compression: Compression
     overflow_policy: OverflowPolicy
     pace_level: PaceLevel = PaceLevel.STEADY
@@ -307,6 +313,24 @@ class AutoResumeReport(Report):
     text: str
 
 
+class RetryReport(Report):
+    """What the secondary's device has not taken and is offered again, while everything else goes on.
+
+    Attributes:
+        waiting_track_count: tracks that wait in memory; C stays before the oldest record of them.
+        waiting_bytes: memory that they take.
+        oldest_age_s: how long the one that waits longest has waited; None when none does.
+        retry_count: tries since the controller started.
+        reason: what the device said last; None when none waits.
+    """
+
+    waiting_track_count: int = 0
+    waiting_bytes: int = 0
+    oldest_age_s: float | None = None
+    retry_count: int = 0
+    reason: str | None = None
+
+
 class SessionReport(Report):
     """One session as its mover sees it (role "secondary").
 
@@ -324,6 +348,7 @@ class SessionReport(Report):
             would cost.
         recovered: once ENDED by recovery: the time the volumes stand at. None before.
         split: once ENDED by recovery: what each side wrote since. None before.
+        retry: tracks that the device here has not taken yet.
         staged_track_count: tracks received and not yet committed.
         group_count: consistency groups with writes committed since the controller started.
         record_count, byte_count: received since the controller started.
@@ -355,6 +380,7 @@ class SessionReport(Report):
     split: SplitReport | None = None
     settings: SessionSettings
     resync: ResyncReport | None = None
+    retry: RetryReport = RetryReport()
     staged_track_count: int
     staged_bytes: int
     group_count: int

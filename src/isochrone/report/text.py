@@ -118,6 +118,7 @@ def pool_view(pool: PoolReport) -> RenderableType:
         ),
         ("free", _tracks(pool.free_bytes, pool.free_track_count)),
         ("free after next sync", _tracks(pool.pending_free_bytes, pool.pending_free_track_count)),
+        ("in quarantine", f"{pool.quarantined_track_count} tracks that the device could not write"),
         ("volumes", str(pool.volume_count)),
         ("pointer log", _share(pool.log_used_bytes, pool.log_bytes_max)),
         ("checkpoint", _age(pool.checkpoint_age_s)),
@@ -193,6 +194,8 @@ def session_view(session: SessionReport) -> RenderableType:
     ]
     if session.resync is not None:
         lines.append(Text(f"  {_resync(session.resync, settings)}", style=_BUSY))
+    if session.retry.waiting_track_count:
+        lines.append(Text(f"  {_waiting(session)}", style=_BUSY))
     if session.suspended_reason is not None:
         lines.append(
             Text(
@@ -257,7 +260,7 @@ def pairs_table(pairs: Iterable[PairReport]) -> Table:
             table,
             f"{pair.source}:{pair.primary_volume}",
             pair.secondary_volume,
-            _state(pair.state),
+            _pair_state(pair),
             NONE if pair.size_bytes is None else format_size(pair.size_bytes),
             NONE if pair.copied_percent is None else f"{pair.copied_percent:.1f} %",
             NONE if pair.tracks_remaining is None else str(pair.tracks_remaining),
@@ -450,6 +453,15 @@ def _session_times(session: SessionReport) -> list[Text]:
     ]
 
 
+def _waiting(session: SessionReport) -> str:
+    retry = session.retry
+    return (
+        f"{retry.waiting_track_count} tracks wait for the device, the oldest for {duration_text(retry.oldest_age_s or 0)}; "
+        f"suspends past {session.settings.retry_tracks_max} tracks or {session.settings.retry_ms_max / 1000:g} s; "
+        f"{retry.retry_count} tries"
+    )
+
+
 def _image(session: SessionReport) -> str:
     if session.image_complete:
         return "image complete"
@@ -459,6 +471,13 @@ def _image(session: SessionReport) -> str:
 def _pair_counts(pairs: Sequence[PairReport]) -> str:
     counts = {state: sum(pair.state is state for pair in pairs) for state in PairState}
     return "  ".join(f"{count} {state}" for state, count in counts.items() if count) or "no pairs"
+
+
+def _pair_state(pair: PairReport) -> Text:
+    text = _state(pair.state)
+    if pair.waiting_track_count:
+        text.append(f", {pair.waiting_track_count} waiting", style=_BUSY)
+    return text
 
 
 def _state(state: PairState | SessionState | PoolState | LinkState) -> Text:

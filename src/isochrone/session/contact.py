@@ -47,6 +47,8 @@ class Contact:
         quiesced_ns: time after which it acknowledges no write; None while it may.
         quiesces_unanswered: Quiesce messages sent on this link that it has not answered.
         capture: what it told last of its side file and of delays; None before, and while the link is down.
+        rejected_since_ns: host time since when every record set was damaged or contradicted itself; None when the last
+            one was sound. `rejected_count` of them came; `rejected_because` says what was wrong with the last.
         tracks_remaining, copied_through_ns: by primary volume number, as last told.
         copies: what was told of each volume's copy beside them; of display value only.
     """
@@ -66,6 +68,9 @@ class Contact:
         self.quiesced_ns: int | None = None
         self.quiesces_unanswered = 0
         self.capture: CaptureReport | None = None
+        self.rejected_since_ns: int | None = None
+        self.rejected_count = 0
+        self.rejected_because = ""
         self.tracks_remaining: dict[int, int] = {}
         self.copied_through_ns: dict[int, int] = {}
         self.copies: dict[int, VolumeCopy] = {}
@@ -100,6 +105,18 @@ class Contact:
         if state is ContactState.STREAMING:
             self.error = ""
             self._redial_ns = self._settings.redial_ns_min
+
+    def rejected(self, reason: str, now_ns: int) -> None:
+        """Something came that could not be taken, and will be sent again."""
+        if self.rejected_since_ns is None:
+            self.rejected_since_ns = now_ns
+        self.rejected_count += 1
+        self.rejected_because = reason
+
+    def accepted(self) -> None:
+        """A sound record set has come, or somebody has decided that it is worth another try."""
+        self.rejected_since_ns = None
+        self.rejected_count = 0
 
     def should_dial(self, now_ns: int) -> bool:
         """Whether it is time to try again."""

@@ -14,7 +14,14 @@ from isochrone.link.messages import (
     OptionalIdentity,
     Text,
 )
-from isochrone.model.choices import GROUP_BYTES_MAX_DEFAULT, GROUP_INTERVAL_NS_DEFAULT, Compression, PaceLevel
+from isochrone.model.choices import (
+    GROUP_BYTES_MAX_DEFAULT,
+    GROUP_INTERVAL_NS_DEFAULT,
+    RETRY_NS_MAX_DEFAULT,
+    RETRY_TRACKS_MAX_DEFAULT,
+    Compression,
+    PaceLevel,
+)
 from isochrone.model.errors import DamagedError
 from isochrone.model.policy import SessionPolicy
 from isochrone.model.states import SessionState, SuspendCause
@@ -85,6 +92,8 @@ class SessionDocument(BaseModel):
     Attributes:
         number: the session's number in the pool's records.
         policy: what its primaries obey.
+        retry_ns_max, retry_tracks_max: budget of S6: tracks that the device here does not take are tried again for so
+            long, and so many of them; past it the session suspends.
         hold_floor_ns: while a resync runs, the time of the committed image, which stays as it is until the resync is
             complete; None when commits follow J.
         reason, cause: why it is SUSPENDED.
@@ -110,6 +119,8 @@ class SessionDocument(BaseModel):
     group_interval_ns: U64 = GROUP_INTERVAL_NS_DEFAULT
     group_bytes_max: U64 = GROUP_BYTES_MAX_DEFAULT
     compression: Compression = Compression.OFF
+    retry_ns_max: U64 = RETRY_NS_MAX_DEFAULT
+    retry_tracks_max: U32 = RETRY_TRACKS_MAX_DEFAULT
     policy: SessionPolicy = SessionPolicy()
     sources: tuple[SourceDocument, ...] = ()
     pairs: tuple[PairDocument, ...] = ()

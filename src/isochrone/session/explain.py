@@ -5,6 +5,7 @@ from __future__ import annotations
 from isochrone.model.states import PairState, SessionState
 from isochrone.session.contact import ContactState
 from isochrone.session.document import PairDocument
+from isochrone.session.retry_budget import waiting_words
 from isochrone.session.session import Session
 
 
@@ -18,6 +19,9 @@ def blocked_on(session: Session, now_ns: int) -> str:
     reasons: list[str] = []
     if session.mover.full_reason:
         reasons.append(f"received writes cannot be stored: {session.mover.full_reason}")
+    if session.mover.waiting_ns is not None:
+        words = waiting_words(document, session.mover.waiting_summary(), now_ns)
+        reasons.append(f"{words}; tried again up to {document.retry_ns_max / 1e9:g} s")
     for source in sorted(document.sources_in_use):
         contact = session.contacts[source]
         name = document.sources[source].name

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def commit_limit_ns(journal_ns: int, hold_floor_ns: int | None, suspend_at_ns: int = 0) -> int:
+def commit_limit_ns(
+    journal_ns: int, hold_floor_ns: int | None, suspend_at_ns: int = 0, waiting_ns: int | None = None
+) -> int:
     """Return the newest time that may be committed.
 
     Without a reason to hold everything hardened is. While a resync holds, the image of the time before it stays in
     service: what came later has gaps until the last marked track's image is hardened. While a suspension is pending
-    (`suspend_at_ns`, 0 when none is), nothing past its time is committed, so that the image stops exactly there.
+    (`suspend_at_ns`, 0 when none is), nothing past its time is committed, so that the image stops exactly there. And no
+    image reaches `waiting_ns`, the time of the oldest record that the device has not taken yet (S6): J does not either,
+    but here it is looked at once more.
     """
     limit_ns = journal_ns if hold_floor_ns is None else min(journal_ns, hold_floor_ns)
-    return min(limit_ns, suspend_at_ns) if suspend_at_ns else limit_ns
+    limit_ns = min(limit_ns, suspend_at_ns) if suspend_at_ns else limit_ns
+    return limit_ns if waiting_ns is None else min(limit_ns, waiting_ns - 1)
 
 
 def copies_are_hardened(limit_ns: int, copied_through_ns: Iterable[int]) -> bool:

@@ -60,7 +60,7 @@ class SessionLinks:
         received_ns = 0
         if source in self._session.mover.sources:
             self._session.mover.restart_window(source)
-            received_ns = self._session.mover.sources[source].through_ns
+            received_ns = self._session.mover.sources[source].taken_ns
         self._session.send(
             source,
             Hello(
@@ -78,8 +78,10 @@ class SessionLinks:
             ),
         )
 
-    def link_lost(self, source: int, reason: str) -> None:
-        """The link to `source` is gone, or could not be had."""
+    def link_lost(self, source: int, reason: str, *, damaged: bool = False) -> None:
+        """The link to `source` is gone, or could not be had. `damaged`: because what came on it broke the protocol."""
+        if damaged:
+            self._session.contacts[source].rejected(reason, self._session.now_ns())
         if self._session.contacts[source].state is not ContactState.DOWN:
             self._session.contacts[source].lost(reason, self._session.now_ns())
 
@@ -103,6 +105,7 @@ class SessionLinks:
         try:
             self._dispatch(source, contact, message)
         except RefusedError as error:
+            contact.rejected(error.message, self._session.now_ns())
             self._session.close(source, error.message)
         except (IsochroneError, OSError) as error:
             self._session.close(source, str(error))
@@ -169,6 +172,10 @@ class SessionLinks:
             return
         contact.enter(ContactState.WELCOMED, self._session.now_ns())
         contact.suspended = welcome.suspended
+        if self._pool.read_only_reason and self._session.document.state is SessionState.SUSPENDED:
+            # Nothing can be written down here any more, but the primary must not be held up by that.
+            self._agree_on_suspension(source, contact, welcome)
+            return
         document = self._session.document.with_source(source, controller_id=welcome.controller_id)
         if not welcome.suspended:
             document = document.with_source(source, resume_wanted=False)
@@ -178,6 +185,10 @@ class SessionLinks:
                 document, source, welcome.incarnation, self._session.mover.form_ns
             )
         self._session.remember(document)
+        if welcome.continues:
+            self._session.mover.continue_stream(source)
+        elif not welcome.suspended:
+            self._session.mover.begin_stream(source)
         if document.state is not SessionState.ENDED and self._session.is_deleting:
             self._session.send(source, Forget())
         elif document.is_over:
@@ -303,6 +314,8 @@ class SessionLinks:
             return
         records = self._lookups[source].translate(record_set.headers)
         self._session.mover.receive(source, ReceivedSet(record_set.through_ns, records, record_set.payload))
+        if contact.rejected_count:
+            contact.accepted()
 
     def _handle_compare(self, source: int, contact: Contact, query: Compare) -> None:
         if contact.state is not ContactState.STREAMING or source not in self._session.mover.sources:
@@ -336,6 +349,7 @@ class SessionLinks:
                 self._session.document, source, resumed.incarnation, self._session.mover.form_ns
             )
         )
+        self._session.mover.begin_stream(source)
         if self._session.document.state is SessionState.SUSPENDED:
             # It was suspended again before the primary had answered Resume.
             self._session.suspension.suspend_source(source)

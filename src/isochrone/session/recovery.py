@@ -101,6 +101,7 @@ class Recovery:
                 self._core.mover.form_ns,
                 self._core.document.hold_floor_ns,
                 self._core.document.suspend_at_ns,
+                self._core.mover.waiting_ns,
             ),
         )
         document = transitions.recovering(
@@ -127,6 +128,7 @@ class Recovery:
     def _finish(self) -> None:
         """Everything received is durable: link it up to the recovered time, drop the rest, and say so durably."""
         limit_ns = self._core.document.recovered_ns
+        self._core.mover.forget_waiting()
         self._core.mover.journal_ns = max(self._core.mover.journal_ns, limit_ns)
         self._core.mover.commit(limit_ns)
         self._core.pool.discard(self._core.document.number, limit_ns)

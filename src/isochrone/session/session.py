@@ -13,7 +13,7 @@ from isochrone.link.messages import (
     Forget,
 )
 from isochrone.model.errors import ConflictError
-from isochrone.model.states import SessionState
+from isochrone.model.states import SessionState, SuspendCause
 from isochrone.session import transitions
 from isochrone.session.actions import Action, Dial, Harden
 from isochrone.session.contact import ContactState
@@ -22,6 +22,7 @@ from isochrone.session.document import PairDocument, SessionDocument, SourceDocu
 from isochrone.session.gate import commit_limit_ns, copies_are_hardened
 from isochrone.session.own_marks import OwnMarks
 from isochrone.session.recovery import Recovery
+from isochrone.session.retry_budget import over_budget_because
 from isochrone.session.settings import SessionSettings
 from isochrone.session.split import Split
 from isochrone.session.suspension import Suspension
@@ -71,12 +72,19 @@ class Session(SessionCore):
             self._forget()
         if self.document.state is SessionState.ENDED:
             return
+        if self.pool.read_only_reason is not None:
+            # Nothing can be stored here before the controller is started anew: the primaries must not wait for that.
+            if self.document.state is SessionState.ACTIVE:
+                reason = f"the pool is read-only: {self.pool.read_only_reason}"
+                self.suspension.suspend_all(reason, SuspendCause.ERROR)
+            return
         self.split.tick(is_lift_durable=not self.is_lifting_hold)
         if self.mover.full_reason:
             if self.document.hold_floor_ns is not None and not self.document.suspend_at_ns:
                 self.mover.compact(self.document.hold_floor_ns)
             self.mover.stage_waiting()
         if self.document.state is not SessionState.RECOVERY:
+            self._retry(now_ns)
             if self.mover.form(now_ns):
                 self._lift_is_hardening = self.lifted_floor_ns is not None
                 self.actions.append(Harden())
@@ -90,6 +98,14 @@ class Session(SessionCore):
                 self.send(source, answer)
         self._send_acks()
         self.recovery.advance_drain(now_ns)
+
+    def _retry(self, now_ns: int) -> None:
+        """Try again what the device did not take; suspend when the budget for that is used up."""
+        self.mover.retry_waiting(now_ns)
+        if self.document.state is SessionState.ACTIVE:
+            reason = over_budget_because(self.document, self.mover, self.contacts, now_ns)
+            if reason:
+                self.suspension.suspend_all(reason, SuspendCause.RETRY)
 
     def _wants_link(self, source: int) -> bool:
         if self.document.state is SessionState.ENDED or self.is_deleting:
@@ -116,7 +132,7 @@ class Session(SessionCore):
         document = self.document
         lifting = self.lifted_floor_ns is not None
         floor_ns = self.lifted_floor_ns if lifting else document.hold_floor_ns
-        limit_ns = commit_limit_ns(self.mover.journal_ns, None, document.suspend_at_ns)
+        limit_ns = commit_limit_ns(self.mover.journal_ns, None, document.suspend_at_ns, self.mover.waiting_ns)
         self.mover.commit(commit_limit_ns(limit_ns, floor_ns))
         if lifting:
             return
@@ -168,7 +184,7 @@ class Session(SessionCore):
         """
         for pair in gone:
             if pair.secondary_number is not None:
-                self.pool.discard_volume(self.document.number, pair.secondary_number)
+                self.mover.forget_volume(pair.secondary_number)
         self.remember(
             self.document.changed(pairs=tuple(pair for pair in self.document.pairs if pair not in gone))
         )

@@ -45,12 +45,17 @@ class Suspension:
         self.suspend_all(reason, SuspendCause.COMMAND)
 
     def suspend_all(self, reason: str, cause: SuspendCause) -> None:
-        """One primary cannot go on: all stop, so that the image they leave is of one instant."""
+        """One primary, or this site, cannot go on: all stop, so that the image they leave is of one instant.
+
+        On a pool that takes no writes it is said, not remembered: the primaries remember it, and tell it after a restart.
+        """
         core = self._core
         form_ns = core.mover.form_ns
-        core.remember(
-            transitions.suspended(core.document, reason, core.now_ns(), cause=cause, form_ns=form_ns)
-        )
+        document = transitions.suspended(core.document, reason, core.now_ns(), cause=cause, form_ns=form_ns)
+        if core.pool.read_only_reason is None:
+            core.remember(document)
+        else:
+            core.document = document
         self._tell_primaries()
 
     def _tell_primaries(self) -> None:
@@ -242,6 +247,9 @@ class Suspension:
     def resume(self) -> None:
         """Begin again: every primary copies what it marked. Raises ConflictError."""
         self._core.remember(transitions.resumed(self._core.document, self._core.now_ns()))
+        self._core.mover.restart_budget(self._core.now_ns())
+        for contact in self._core.contacts.values():
+            contact.accepted()
         for source, contact in self._core.contacts.items():
             contact.streaming_until_ns = self._core.now_ns()  # the time-out begins anew
             if contact.is_welcomed:

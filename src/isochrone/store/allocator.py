@@ -1,11 +1,14 @@
 """Physical tracks: which are free, how often each is referred to, and which wait to become free.
 
-A track is in one of three states (P10.4: linked + free + pending = total):
+A track is in one of three states (P10.4: linked + free + pending + quarantined = total):
 
 - **in use**: that many table pages and staged entries refer to it as its count says; 1 means owned alone;
 - **pending**: nothing refers to it any more, but what freed it is not durable yet. Were it handed out now, a
   power loss could bring back the old table, which would then point at somebody else's data;
 - **free**: in the map, or taken out of the map into the *window*.
+
+Beside these there are tracks **in quarantine**: the device could not write them. They are free again when the pool is
+opened anew.
 
 A track in use may be **held**: all but one of those that shared it have given it up, but that is not durable yet.
 Were it overwritten in place now, a power loss could bring back a table that shares it, which would then show
@@ -33,6 +36,11 @@ WINDOW_TRACK_COUNT: Final = 1024
 """Tracks that the window is refilled with: amortises one refill (about 20 us) over as many writes."""
 
 _SCAN_TRACK_COUNT_MIN: Final = 64
+
+QUARANTINED_PART: Final = 64
+"""At most one track in QUARANTINED_PART is set aside: a device that fails everywhere must not use up the pool."""
+QUARANTINED_COUNT_MIN: Final = 8
+"""But in a small pool that many."""
 
 HELD: Final = 0x8000
 """Bit of a count: not to be overwritten in place before the next sync, though there may be only one reference."""
@@ -67,6 +75,7 @@ class Allocator:
         window: free tracks taken out of the map, in descending order; `window.pop()` allocates one, and its
             taker sets the track's count to 1. The list object never changes.
         pending_count: tracks that wait for `release`.
+        quarantined_count: tracks that the device could not write.
     """
 
     def __init__(self, track_count: int) -> None:
@@ -75,6 +84,7 @@ class Allocator:
         self.counts_view = self.counts.data
         self.window: list[int] = []
         self.pending_count = 0
+        self.quarantined_count = 0
         self._pending: list[TrackNumbers] = []
         self._held: deque[TrackNumbers] = deque()
         self._held_single: list[int] = []  # held after all of `_held`, one by one
@@ -92,7 +102,7 @@ class Allocator:
     @property
     def used_count(self) -> int:
         """Tracks that tables or staged entries refer to."""
-        return self.track_count - self.free_count - self.pending_count
+        return self.track_count - self.free_count - self.pending_count - self.quarantined_count
 
     def rebuild(self) -> None:
         """Make every track free whose count is 0. For a pool whose whole state is durable: nothing is
@@ -104,6 +114,7 @@ class Allocator:
         self.window.clear()
         self._pending.clear()
         self.pending_count = 0
+        self.quarantined_count = 0
         self._held_start += len(self._held)
         self._held.clear()
         self._held_single.clear()
@@ -135,6 +146,14 @@ class Allocator:
         self.counts[tracks] = 0
         self._map[tracks] = True
         self._map_free_count += len(tracks)
+
+    def quarantine(self, track: int) -> bool:
+        """Do not hand a track that was taken, and that nothing refers to, out again; False when too many are set aside."""
+        if self.quarantined_count >= max(QUARANTINED_COUNT_MIN, self.track_count // QUARANTINED_PART):
+            return False
+        self.counts[track] = 0
+        self.quarantined_count += 1
+        return True
 
     def share(self, tracks: TrackNumbers) -> None:
         """Count one more reference to each of `tracks` (distinct)."""

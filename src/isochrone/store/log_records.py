@@ -46,6 +46,7 @@ class RecordType(IntEnum):
     END_SESSION = 13
     COMPACT = 14
     DISCARD_VOLUME = 15
+    DISCARD_SOURCE = 16
 
 
 REPLAY_WEIGHT: Final = {RecordType.MAP: 1, RecordType.BARRIER: 1}
@@ -65,6 +66,7 @@ STAGE: Final = Struct("<QQQII")
 """session, source, through_ns, record count, physical run count."""
 SESSION_TIME: Final = Struct("<QQ")
 SESSION_TIMES: Final = Struct("<QQQ")
+SESSION_SOURCE_TIME: Final = Struct("<QQQ")
 SESSION_VOLUME: Final = Struct("<QI")
 SESSION: Final = Struct("<Q")
 

@@ -44,6 +44,7 @@ from isochrone.store.page_slots import PAGES_NAME, PageSlots
 from isochrone.store.parts import open_part
 from isochrone.store.recovery import Recovered, recover
 from isochrone.store.stager import Stager
+from isochrone.store.staging import Staged
 from isochrone.store.state import CommitResult
 from isochrone.store.stats import PoolStats
 from isochrone.store.tables import VolumeTable, page_count_for
@@ -241,25 +242,35 @@ class Pool:
         self._health.check()
         self._documents.delete(key)
 
-    def stage(self, session: int, source: int, through_ns: int, records: RecordArray, payload: Buffer) -> int:
+    def stage(
+        self,
+        session: int,
+        source: int,
+        through_ns: int,
+        records: RecordArray,
+        payload: Buffer,
+        *,
+        before_ns: int | None = None,
+    ) -> Staged:
         """Store records once, on fresh tracks, to be linked by `commit`; nothing is visible in a volume yet.
+
+        Tracks that the device cannot write, anywhere, are told in the result; all others are staged, and the source
+        counts as staged up to the time before the oldest that was not.
 
         Args:
             session: any unsigned 64-bit number.
             source: the controller they come from; volumes of different sources are different.
-            through_ns: promise of the source: all its records up to it have been staged now.
-            records: shape (n,), RECORD_DTYPE, `volume` a number of this pool, times non-decreasing; may be
-                empty.
+            through_ns: promise of the source: all its records up to it have been staged now, or wait.
+            records: shape (n,), RECORD_DTYPE, `volume` a number of this pool, times non-decreasing and after what
+                counts as staged; may be empty.
             payload: images of the DATA records' tracks, back to back.
-
-        Returns:
-            Tracks stored.
+            before_ns: time of the oldest record of the source that the caller keeps because it could not be staged.
 
         Raises:
             RefusedError: the records are not usable.
             PoolFullError: no room; BusyError: a limit is reached. In all cases nothing was changed.
         """
-        return self.stager.stage(session, source, through_ns, records, payload)
+        return self.stager.stage(session, source, through_ns, records, payload, before_ns=before_ns)
 
     def staged_through_ns(self, session: int, source: int) -> int:
         """Return the last `through_ns` staged, 0 when there is none."""
@@ -291,6 +302,10 @@ class Pool:
         number.
         """
         return self.stager.discard(session, after_ns)
+
+    def discard_source(self, session: int, source: int, after_ns: int) -> int:
+        """Drop what `source` has staged with time > after_ns: it will send that again. Returns their number."""
+        return self.stager.discard_source(session, source, after_ns)
 
     def discard_volume(self, session: int, number: int) -> int:
         """Drop all staged entries of volume `number`: it leaves the session as it was committed. Returns their number."""
@@ -381,6 +396,7 @@ class Pool:
             used_track_count=self.used_track_count,
             free_track_count=self.free_track_count,
             pending_free_count=self.pending_free_count,
+            quarantined_track_count=state.allocator.quarantined_count,
             staged_track_count=state.staged_track_count,
             mapped_track_count=sum(table.mapped_track_count for table in state.volumes.values()),
             volume_count=len(state.volumes),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from isochrone.store.log_records import (
     NUMBER,
     SESSION,
+    SESSION_SOURCE_TIME,
     SESSION_TIME,
     SESSION_TIMES,
     SESSION_VOLUME,
@@ -102,6 +103,8 @@ def _apply(state: PoolState, name: str, record: LogRecord) -> None:
                 state.compact(*SESSION_TIMES.unpack(payload))
             case RecordType.DISCARD_VOLUME:
                 state.discard_volume(*SESSION_VOLUME.unpack(payload))
+            case RecordType.DISCARD_SOURCE:
+                state.discard_source(*SESSION_SOURCE_TIME.unpack(payload))
             case RecordType.END_SESSION:
                 state.end_session(*SESSION.unpack(payload))
             case _:

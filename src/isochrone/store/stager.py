@@ -16,10 +16,12 @@ from isochrone.model.records import TRACK_COUNT_MAX, RecordArray
 from isochrone.store.allocator import TrackNumbers
 from isochrone.store.arena import PAGE_SHIFT
 from isochrone.store.disk import Buffer
+from isochrone.store.entries import entries_with_data, entry_keys, entry_times, select
 from isochrone.store.hashing import TrackHashes, hash_tracks
 from isochrone.store.limits import SESSION_COUNT_MAX, SOURCE_COUNT_MAX, STAGED_RECORD_COUNT_MAX
 from isochrone.store.log_records import (
     SESSION,
+    SESSION_SOURCE_TIME,
     SESSION_TIME,
     SESSION_TIMES,
     SESSION_VOLUME,
@@ -28,10 +30,11 @@ from isochrone.store.log_records import (
     pack_stage,
 )
 from isochrone.store.newest import NewestEntries
-from isochrone.store.runs import expand, pairs_of
-from isochrone.store.staging import SessionStage, SourceStage, data_track_counts
+from isochrone.store.runs import expand
+from isochrone.store.staging import SessionStage, SourceStage, Staged, Unstored, data_track_counts
 from isochrone.store.state import CommitResult
 from isochrone.store.tables import page_count_for
+from isochrone.store.track_writer import TrackWriter, Unwritten
 from isochrone.store.volume import VolumeParts
 
 _TIME_NS_MAX: Final = (1 << 64) - 1
@@ -48,6 +51,7 @@ class Stager:
         self._parts = parts
         self._state = parts.state
         self._shift = parts.state.track_size_bytes.bit_length() - 1
+        self._writer = TrackWriter(parts.tracks, parts.state.allocator, parts.state.track_size_bytes)
         self._reserved: set[int] = set()  # volume << 32 | page index
         self._reserved_count_max = _RESERVED_COUNT_MIN
         self.recount_pages()
@@ -67,7 +71,16 @@ class Stager:
             for key in self._pages_to_create(chunk.records).tolist()
         }
 
-    def stage(self, session: int, source: int, through_ns: int, records: RecordArray, payload: Buffer) -> int:
+    def stage(
+        self,
+        session: int,
+        source: int,
+        through_ns: int,
+        records: RecordArray,
+        payload: Buffer,
+        *,
+        before_ns: int | None = None,
+    ) -> Staged:
         """Store records on fresh tracks and remember them; see `Pool.stage`."""
         self._parts.health.check()
         self._check(session, source, through_ns, records)
@@ -80,16 +93,23 @@ class Stager:
             )
         new_pages = set(self._pages_to_create(records).tolist()) - self._reserved
         physicals = np.empty(0, np.uint32)
+        unstored: Unstored | None = None
         if track_count or new_pages:
             self._parts.reserve(track_count, len(new_pages))
         if track_count:
             physicals = self._parts.state.allocator.take(track_count)
-            self._write(physicals, memoryview(payload))
+            unwritten = self._write(physicals, memoryview(payload))
+            if unwritten is not None:
+                records, physicals, unstored = self._part(records, physicals, unwritten)
+                before_ns = unstored.before_ns if before_ns is None else min(before_ns, unstored.before_ns)
         self._reserved |= new_pages
-        staged = StagePayload(session, source, through_ns, np.array(records), physicals)
-        self._state.stage(staged)
-        self._parts.log.append(RecordType.STAGE, pack_stage(staged))
-        return track_count
+        if before_ns is not None:
+            through_ns = max(self._staged_through_ns(session, source), min(through_ns, before_ns - 1))
+        if len(records) or unstored is None:
+            staged = StagePayload(session, source, through_ns, np.array(records), physicals)
+            self._state.stage(staged)
+            self._parts.log.append(RecordType.STAGE, pack_stage(staged))
+        return Staged(len(physicals), through_ns, unstored)
 
     def commit(self, session: int, through_ns: int) -> CommitResult:
         """Link all entries with time <= through_ns; see `Pool.commit`."""
@@ -108,6 +128,17 @@ class Stager:
         count = self._state.discard(session, after_ns)
         self._parts.log.append(RecordType.DISCARD, SESSION_TIME.pack(session, after_ns))
         self._forget_pages()
+        return count
+
+    def discard_source(self, session: int, source: int, after_ns: int) -> int:
+        """Drop staged entries of one source with time > after_ns; see `Pool.discard_source`."""
+        self._parts.health.check()
+        _check_u64(session=session, source=source, after_ns=after_ns)
+        count = self._state.discard_source(session, source, after_ns)
+        if count:
+            payload = SESSION_SOURCE_TIME.pack(session, source, after_ns)
+            self._parts.log.append(RecordType.DISCARD_SOURCE, payload)
+            self._forget_pages()
         return count
 
     def discard_volume(self, session: int, number: int) -> int:
@@ -183,8 +214,8 @@ class Stager:
         times = records["time_ns"]
         if (times[1:] < times[:-1]).any() or int(times[-1]) > through_ns:
             raise _refused(session, source, "record times step back, or go beyond what is promised")
-        if stage.chunks and times[0] < stage.chunks[-1].records["time_ns"][-1]:
-            raise _refused(session, source, "records are older than those staged before them")
+        if times[0] < stage.through_ns:
+            raise _refused(session, source, "records are older than what is staged")
         counts = records["track_count"]
         if not counts.all() or int(counts.max()) > TRACK_COUNT_MAX:
             raise _refused(session, source, f"a record has no track, or more than {TRACK_COUNT_MAX}")
@@ -221,17 +252,30 @@ class Stager:
                 wanted[mine] = inside & (counts != 1)
         return keys[wanted]
 
-    def _write(self, physicals: TrackNumbers, payload: memoryview) -> None:
-        """Write payload, one write per run of neighbouring tracks. On failure the tracks are free again."""
-        start = 0
+    def _staged_through_ns(self, session: int, source: int) -> int:
+        stage = self.session(session).sources.get(source)
+        return stage.through_ns if stage else 0
+
+    def _write(self, physicals: TrackNumbers, payload: memoryview) -> Unwritten | None:
+        """Write payload; returns what the device did not take. On any other failure the tracks are free again."""
         try:
-            for first, count in pairs_of(physicals).tolist():
-                stop = start + (count << self._shift)
-                self._parts.tracks.pwrite(payload[start:stop], first - 1 << self._shift)
-                start = stop
+            return self._writer.write(physicals, payload)
         except BaseException:
             self._parts.state.allocator.give_back(physicals)
             raise
+
+    def _part(
+        self, records: RecordArray, physicals: TrackNumbers, unwritten: Unwritten
+    ) -> tuple[RecordArray, TrackNumbers, Unstored]:
+        """Return what can be staged, and what cannot: every entry of a track of which one could not be written."""
+        has_data = entries_with_data(records)
+        failed = np.zeros(len(has_data), np.bool_)
+        failed[has_data] = unwritten.failed
+        keys = entry_keys(records)
+        waits = np.isin(keys, keys[failed])
+        self._parts.state.allocator.give_back(physicals[waits[has_data]])
+        unstored = Unstored(waits, int(entry_times(records)[waits][0]), str(unwritten.error))
+        return select(records, ~waits), physicals[~waits[has_data]], unstored
 
     def _forget_pages(self) -> None:
         """Entries have gone: now and then, find out which pages the rest may create."""

@@ -4,6 +4,8 @@ This is the consistency group pointer table of the method: per session and sourc
 came, with the physical tracks that hold their payload. Entries keep their times, so a commit may stop at any
 instant, also in the middle of what arrived together. Chunks stay as compact as they came (24 bytes a record,
 4 bytes a track with payload) and are expanded to tracks only when they are linked.
+
+A record that could not be stored at once comes after later ones; it takes its place in the order of times (S6).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from isochrone.model.records import RECORD_DTYPE, RecordArray, RecordKind
 from isochrone.store.allocator import TrackNumbers
+from isochrone.store.entries import EntryMask, entries_with_data, entry_keys, select
 from isochrone.store.runs import expand
 
 
@@ -66,13 +69,46 @@ class Entries:
     physicals: TrackNumbers
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Unstored:
+    """Entries of a stage call that the device did not take; everything else of the call is staged.
+
+    If an entry of a track is among them, so are all other entries of the call for that track: none overtakes another.
+
+    Attributes:
+        entries: shape (entries of the call,): which of them.
+        before_ns: time of the oldest of them.
+        reason: what the device said.
+    """
+
+    entries: EntryMask
+    before_ns: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What a stage call did.
+
+    Attributes:
+        track_count: tracks stored.
+        through_ns: what counts as staged of the source now, also after a crash.
+        unstored: what was not; None when everything was.
+    """
+
+    track_count: int
+    through_ns: int
+    unstored: Unstored | None = None
+
+
 @dataclass(slots=True)
 class SourceStage:
     """What one source (a primary controller) has staged.
 
     Attributes:
-        through_ns: promise of the source up to which everything is staged.
-        chunks: in arrival order, all times after the session's committed time or equal to it.
+        through_ns: promise of the source up to which everything is staged. Later records may be staged too, beside
+            some that are still to be stored.
+        chunks: in the order of time, which is that of arrival but for records that had to be stored again.
     """
 
     through_ns: int = 0
@@ -99,7 +135,10 @@ class SessionStage:
         stage = self.sources.setdefault(source, SourceStage())
         stage.through_ns = through_ns
         if len(chunk.records):
-            stage.chunks.append(chunk)
+            if stage.chunks and stage.chunks[-1].records["time_ns"][-1] > chunk.records["time_ns"][0]:
+                stage.chunks = _with_late(stage.chunks, chunk)
+            else:
+                stage.chunks.append(chunk)
             self._add([chunk])
 
     def take_through(self, time_ns: int) -> list[Chunk]:
@@ -121,6 +160,16 @@ class SessionStage:
             taken += late
         self._add(taken, -1)
         return taken
+
+    def take_source_after(self, source: int, time_ns: int) -> list[Chunk]:
+        """Remove and return all of one source with time > time_ns; what it promises stays."""
+        stage = self.sources.get(source)
+        if stage is None:
+            return []
+        self.withdrawal_count += 1
+        stage.chunks, late = _split_all(stage.chunks, time_ns)
+        self._add(late, -1)
+        return late
 
     def take_volume(self, number: int) -> list[Chunk]:
         """Remove and return all of one volume; what the sources promise stays."""
@@ -166,6 +215,20 @@ def _split_all(chunks: list[Chunk], time_ns: int) -> tuple[list[Chunk], list[Chu
     return chunks, []
 
 
+def _with_late(chunks: list[Chunk], late: Chunk) -> list[Chunk]:
+    """Return a source's chunks and `late`, whose records come behind those of the same time."""
+    before, after = _split_all(chunks, int(late.records["time_ns"][0]))
+    return [*before, _in_order(join([*after, late]))]
+
+
+def _in_order(chunk: Chunk) -> Chunk:
+    """Return the records of `chunk` sorted by time, those of one time as they were."""
+    order = np.argsort(chunk.records["time_ns"], kind="stable")
+    counts = data_track_counts(chunk.records)
+    firsts = np.cumsum(counts, dtype=np.int64) - counts
+    return Chunk(chunk.records[order], chunk.physicals[expand(firsts[order], counts[order])])
+
+
 def data_track_counts(records: RecordArray) -> NDArray[np.uint32]:
     """Return tracks with payload per record: its track count for DATA, 0 for ZERO."""
     is_data = records["kind"] & np.uint32(RecordKind.DATA) != 0
@@ -182,24 +245,13 @@ def join(chunks: list[Chunk]) -> Chunk:
 
 def newest_of(chunk: Chunk) -> tuple[Chunk, TrackNumbers]:
     """Return `chunk` with only the last entry of each track, still in order, and the tracks of the other entries."""
-    records = chunk.records
-    counts = records["track_count"]
-    record_of = np.repeat(np.arange(len(records)), counts)
-    tracks = expand(records["track"], counts)
-    keys = (np.repeat(records["volume"], counts).astype(np.int64) << 32) | tracks
+    keys = entry_keys(chunk.records)
     _, from_end = np.unique(keys[::-1], return_index=True)
     kept = np.zeros(len(keys), np.bool_)
     kept[len(keys) - 1 - from_end] = True
-    has_data = np.repeat(records["kind"] & np.uint32(RecordKind.DATA) != 0, counts)
-    physicals = np.zeros(len(keys), np.uint32)
-    physicals[has_data] = chunk.physicals
-    tracks, record_of = tracks[kept], record_of[kept]
-    breaks = np.flatnonzero((np.diff(record_of) != 0) | (np.diff(tracks) != 1)) + 1
-    starts = np.concatenate([[0], breaks])
-    newest = records[record_of[starts]].copy()
-    newest["track"] = tracks[starts]
-    newest["track_count"] = np.diff(starts, append=len(tracks))
-    return Chunk(newest, physicals[kept & has_data]), physicals[~kept & has_data]
+    has_data = entries_with_data(chunk.records)
+    kept_data = kept[has_data]
+    return Chunk(select(chunk.records, kept), chunk.physicals[kept_data]), chunk.physicals[~kept_data]
 
 
 def entries_by_volume(chunk: Chunk) -> list[tuple[int, Entries]]:

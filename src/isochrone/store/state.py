@@ -132,6 +132,11 @@ class PoolState:
         stage = self.sessions.get(session)
         return self._drop_chunks(stage.take_after(after_ns)) if stage else 0
 
+    def discard_source(self, session: int, source: int, after_ns: int) -> int:
+        """Drop staged entries of one source with time > after_ns. Returns their number."""
+        stage = self.sessions.get(session)
+        return self._drop_chunks(stage.take_source_after(source, after_ns)) if stage else 0
+
     def discard_volume(self, session: int, number: int) -> int:
         """Drop all staged entries of a volume. Returns their number."""
         stage = self.sessions.get(session)

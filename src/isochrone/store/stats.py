@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """A pool in numbers. Tracks: used + free + pending = total; staged ones are among the used.
+    """A pool in numbers. Tracks: used + free + pending + quarantined = total; staged ones are among the used.
 
     Attributes:
+        quarantined_track_count: tracks that the device could not write; not used before the pool is opened anew.
         mapped_track_count: entries of all volumes; more than tracks linked when volumes share them.
         metadata_bytes: memory of tables, counts and free map.
         log_used_bytes: of the current segment.
@@ -21,6 +22,7 @@ class PoolStats:
     used_track_count: int
     free_track_count: int
     pending_free_count: int
+    quarantined_track_count: int
     staged_track_count: int
     mapped_track_count: int
     volume_count: int

@@ -84,10 +84,11 @@ def _track_findings(state: PoolState) -> list[str]:
     if int(np.count_nonzero(free)) != allocator.free_count:
         findings.append(f"{np.count_nonzero(free)} tracks are free, {allocator.free_count} counted")
     linked = int(np.count_nonzero(counts))
-    if linked + allocator.free_count + allocator.pending_count != allocator.track_count:
+    unlinked = allocator.free_count + allocator.pending_count + allocator.quarantined_count
+    if linked + unlinked != allocator.track_count:
         findings.append(
-            f"{linked} linked, {allocator.free_count} free and {allocator.pending_count} pending tracks do not make "
-            f"{allocator.track_count}"
+            f"{linked} linked, {allocator.free_count} free, {allocator.pending_count} pending and "
+            f"{allocator.quarantined_count} quarantined tracks do not make {allocator.track_count}"
         )
     pending = allocator.pending_tracks()
     if free[pending].any() or counts[pending].any():
@@ -100,14 +101,15 @@ def _staging_findings(state: PoolState) -> list[str]:
     for number, session in state.sessions.items():
         record_count = entry_count = track_count = 0
         for source, stage in session.sources.items():
+            newest_ns = 0
             for chunk in stage.chunks:
                 record_count += len(chunk.records)
                 entry_count += chunk.entry_count
                 track_count += len(chunk.physicals)
-                if int(chunk.records["time_ns"][-1]) > stage.through_ns:
-                    findings.append(
-                        f"session {number}, source {source}: a record is later than what is staged"
-                    )
+                times = chunk.records["time_ns"]
+                if int(times[0]) < newest_ns or (times[1:] < times[:-1]).any():
+                    findings.append(f"session {number}, source {source}: staged records are not in order")
+                newest_ns = int(times[-1])
         kept = (session.record_count, session.entry_count, session.track_count)
         if (record_count, entry_count, track_count) != kept:
             findings.append(

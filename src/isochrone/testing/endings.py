@@ -7,14 +7,18 @@ from typing import Final
 
 from isochrone.model.errors import ConflictError
 from isochrone.model.states import SessionState
+from isochrone.mover.waiting import RETRY_NS_MAX
 from isochrone.session.explain import blocked_on, pair_state
 from isochrone.session.session import Session
 from isochrone.testing.application import volume_key
 from isochrone.testing.events import MILLISECOND_NS, SECOND_NS
 from isochrone.testing.oracle import OracleError
+from isochrone.testing.properties import check_cleared
 from isochrone.testing.sim_primary import PrimaryNode
 from isochrone.testing.world import World
 
+CLEAR_NS_MAX: Final = 2 * RETRY_NS_MAX
+"""Virtual time within which tracks that wait are stored once the device takes them."""
 SETTLE_NS_MAX: Final = 20 * SECOND_NS
 """Virtual time within which a calm world must be DUPLEX and equal."""
 
@@ -45,7 +49,7 @@ class Endings:
     def _stop_faults(self) -> None:
         self.world.faults_on = False
         for node in (*self.world.primaries, self.world.secondary):
-            node.disk.hook = None
+            node.disk.hook = node.disk.trouble = None
             node.disk.bad_sectors.heal()
         for application in self.world.applications:
             # The slowest link must keep up with a side file of the smallest size.
@@ -90,6 +94,7 @@ class Endings:
         """Faults stop: everything becomes DUPLEX, and with writes stopped too, equal (P2.1)."""
         self._stop_faults()
         self._wait(self._is_duplex, "DUPLEX while applications write")
+        self._check_that_waiting_ends()
         self._stop_writing()
         self._wait(self._is_duplex, "DUPLEX")
         self._wait(lambda: all(node.is_up for node in self.world.primaries), "every primary is up")
@@ -99,6 +104,19 @@ class Endings:
         self.world.judge.check_committed_image()
         self.world.judge.check_equality()
         self.world.tally.lost_writes = 0
+
+    def _check_that_waiting_ends(self) -> None:
+        """The device takes everything again: what still waits clears in bounded time (P6.5)."""
+        began_ns = self.world.events.now_ns()
+
+        def nothing_waits() -> bool:
+            session = self.world.secondary.session
+            return session is not None and self.world.secondary.is_up and session.mover.waiting_ns is None
+
+        self.world.events.run_until(began_ns + CLEAR_NS_MAX + SECOND_NS, nothing_waits)
+        session = self.world.secondary.session
+        oldest_ns = session.mover.waiting_ns if session else None
+        check_cleared(oldest_ns, began_ns, self.world.events.now_ns(), CLEAR_NS_MAX)
 
     def _consistency_ns(self) -> int:
         session = self.world.secondary.session

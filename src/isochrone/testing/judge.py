@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from isochrone.capture.stream import CapturedVolume
 from isochrone.session.document import PairDocument, SessionDocument
+from isochrone.session.session import Session
 from isochrone.testing.application import volume_key
 from isochrone.testing.history import ZERO_TOKEN, History
 from isochrone.testing.oracle import Oracle, OracleError
@@ -14,7 +15,10 @@ from isochrone.testing.properties import (
     check_equal,
     check_marked_or_there,
     check_never_back,
+    check_others_go_on,
+    check_promises_stop,
     check_superset,
+    check_told,
 )
 from isochrone.testing.sim_primary import PrimaryNode
 from isochrone.testing.sim_secondary import SecondaryNode
@@ -45,6 +49,8 @@ class Tally:
     tracks_spoiled: int = 0
     timed_suspensions: int = 0
     exact_suspensions: int = 0
+    device_troubles: int = 0
+    tracks_waited: int = 0
 
 
 class Judge:
@@ -75,6 +81,7 @@ class Judge:
         session = self.secondary.session
         if session is None or not self.secondary.is_up:
             return
+        self.check_waiting(session)
         # A pair that is complete but not DUPLEX is in a resync; the hold must keep its image true all the same.
         complete = [pair for pair in session.document.pairs if pair.complete and not pair.removing]
         if complete:
@@ -93,6 +100,28 @@ class Judge:
         if reached_ns:
             self.tally.exact_suspensions += 1
             self.check_volumes(complete, reached_ns)
+
+    def check_waiting(self, session: Session) -> None:
+        """What waits for the device stops promises and nothing else, and is told (P6.1, P6.2, P6.4)."""
+        mover = session.mover
+        oldest_ns = mover.waiting_ns
+        summary = mover.waiting_summary()
+        self.tally.tracks_waited = max(self.tally.tracks_waited, summary.track_count)
+        check_told(oldest_ns, summary.track_count, summary.by_volume)
+        check_others_go_on(summary.size_bytes, mover.settings.waiting_bytes_max, mover.full_reason)
+        for source, state in mover.sources.items():
+            waiting_ns = state.waiting_tracks.oldest_ns
+            if waiting_ns is None or state.joined_ns is None or waiting_ns <= state.joined_ns:
+                continue
+            told = session.acks_told.get(source)
+            times_ns = {
+                "F": mover.form_ns,
+                "J": mover.journal_ns,
+                "C": mover.consistency_ns,
+                "the staged promise": self.secondary.pool.staged_through_ns(session.document.number, source),
+                "the hardened promise": told.hardened_ns if told else 0,
+            }
+            check_promises_stop(waiting_ns, times_ns)
 
     def check_volumes(self, pairs: Sequence[PairDocument], through_ns: int) -> None:
         """The secondaries of `pairs` hold exactly the writes up to `through_ns`, and never went back (P2.2)."""

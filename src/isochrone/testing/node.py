@@ -88,12 +88,13 @@ class Node:
 
     @contextmanager
     def unharmed(self) -> Iterator[None]:
-        """Look at the node's disk without meeting the crash that waits there for the product."""
+        """Look at the node's disk without meeting the crash, or the bad spot, that waits there for the product."""
         hook, self.disk.hook = self.disk.hook, None
+        trouble, self.disk.trouble = self.disk.trouble, None
         try:
             yield
         finally:
-            self.disk.hook = hook
+            self.disk.hook, self.disk.trouble = hook, trouble
 
     def kill(self) -> None:
         """kill -9."""

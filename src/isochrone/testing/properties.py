@@ -1,4 +1,4 @@
-"""The properties of the loss layer, each a function that is named after it (S2, S3).
+"""The properties of the loss layer, each a function that is named after it (S2, S3, S6).
 
 A function gets evidence in plain terms (histories, images, marks), knows nothing of how the product works, and raises
 PropertyError with the property's number and words. Who gathers the evidence, and when, is in `judge` (at any instant)
@@ -27,6 +27,11 @@ PROPERTIES: Final = {
     "P3.2": "once the hardened time has passed a toggle, no mark from before it remains unless it was written again",
     "P3.3": "marks are at most the tracks changed within about two periods of pruning, while mirroring goes on",
     "P3.4": "the marks of a suspended or resyncing volume are never pruned",
+    "P6.1": "no image and no promise contains anything later than a record that waits for the device",
+    "P6.2": "one track that cannot be stored stops no other",
+    "P6.3": "within its budget a session is not suspended for a track that cannot be stored",
+    "P6.4": "a volume tells of waiting tracks if and only if there are some",
+    "P6.5": "when the trouble is over, no track waits longer than a bounded time",
 }
 """Numbers and words."""
 
@@ -215,3 +220,40 @@ def _check_kept(number: str, volume: str, before: Tracks, now: Tracks, what_happ
     gone = np.flatnonzero(before & ~now).tolist()
     if gone:
         raise PropertyError(number, [f"{volume}: marks of tracks {gone} are gone {what_happened}"])
+
+
+def check_promises_stop(waiting_ns: int, times_ns: Mapping[str, int]) -> None:
+    """P6.1: no time that is told or used, by name, has reached `waiting_ns`, the oldest record that waits."""
+    passed = [f"{what}: {time_ns}" for what, time_ns in times_ns.items() if time_ns >= waiting_ns]
+    if passed:
+        raise PropertyError("P6.1", [f"the record of {waiting_ns} waits", *passed])
+
+
+def check_others_go_on(waiting_bytes: int, waiting_bytes_max: int, stream_waits_because: str) -> None:
+    """P6.2: a stream waits for tracks of the device only when they take all the memory that they may."""
+    if "tracks wait" in stream_waits_because and waiting_bytes < waiting_bytes_max:
+        raise PropertyError(
+            "P6.2", [f"{waiting_bytes} of {waiting_bytes_max} bytes wait", stream_waits_because]
+        )
+
+
+def check_patience(is_suspended_for_it: bool, age_ns: int, track_count: int, budget: tuple[int, int]) -> None:
+    """P6.3: a session suspends for tracks that wait only past its budget of (age_ns, tracks)."""
+    if is_suspended_for_it and age_ns <= budget[0] and track_count <= budget[1]:
+        raise PropertyError(
+            "P6.3", [f"{track_count} tracks for {age_ns} ns, of {budget[1]} for {budget[0]} ns"]
+        )
+
+
+def check_told(oldest_ns: int | None, track_count: int, by_volume: Mapping[int, int]) -> None:
+    """P6.4: a session with a waiting record says of which volumes how many tracks wait, any other that none does."""
+    if (oldest_ns is not None) != (track_count > 0) or track_count != sum(by_volume.values()):
+        raise PropertyError(
+            "P6.4", [f"oldest {oldest_ns}, {track_count} tracks, by volume {dict(by_volume)}"]
+        )
+
+
+def check_cleared(oldest_ns: int | None, trouble_over_ns: int, now_ns: int, clear_ns_max: int) -> None:
+    """P6.5: nothing waits `clear_ns_max` after the trouble was over."""
+    if oldest_ns is not None and now_ns - trouble_over_ns > clear_ns_max:
+        raise PropertyError("P6.5", [f"the record of {oldest_ns} waits {now_ns - trouble_over_ns} ns later"])

@@ -13,7 +13,7 @@ the `hook` before it happens. The hook may raise OSError (the device reports an 
 process dies right there). A write that crashes leaves a prefix of whole sectors; a datasync that fails
 leaves, as on Linux, an unknown part stored and all of it clean. After a crash from the hook every operation
 raises SimulatedCrash until `kill` or `power_loss` is called, so that code which catches too much cannot limp
-on.
+on. Beside the hook there is `trouble`: a second one for what is wrong with the device itself, which no crash cures.
 """
 
 from __future__ import annotations
@@ -170,6 +170,7 @@ class SimDisk:
             stored). space_bytes_max: room for data in all files, in blocks of 4 KiB; None for any amount.
         """
         self.hook: Hook | None = None
+        self.trouble: Hook | None = None
         self.bad_sectors = BadSectors()
         self.operation_count = 0
         self._folder = _Folder(SimSpace(space_bytes_max))
@@ -299,6 +300,8 @@ class SimDisk:
         self._check_alive(life)
         number = self.operation_count
         self.operation_count += 1
+        if self.trouble is not None:
+            self.trouble(Operation(number, kind, name, offset, length))
         if self.hook is not None:
             try:
                 self.hook(Operation(number, kind, name, offset, length))

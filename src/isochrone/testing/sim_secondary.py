@@ -10,14 +10,17 @@ from isochrone.capture.primary import Primary
 from isochrone.capture.settings import CaptureSettings
 from isochrone.link.messages import Message
 from isochrone.model.errors import IsochroneError
+from isochrone.model.states import SessionState
 from isochrone.session.actions import CloseLink, Dial, Harden, SendMessage
 from isochrone.session.document import DOCUMENT_PREFIX, SessionDocument, load_document
 from isochrone.session.links import SessionLinks
+from isochrone.session.retry_budget import OVER_BUDGET
 from isochrone.session.session import Session
 from isochrone.session.settings import SessionSettings
 from isochrone.testing.events import MILLISECOND_NS, Events
 from isochrone.testing.network import SimConnection
 from isochrone.testing.node import Node
+from isochrone.testing.properties import check_patience
 from isochrone.testing.sim_disk import SimDisk
 
 DialFn = Callable[["SecondaryNode", int, str], "SimConnection | None"]
@@ -117,9 +120,21 @@ class SecondaryNode(Node):
     def tick_cores(self) -> None:
         """Let the session work; then act."""
         if self.session is not None:
+            was_active = self.session.document.state is SessionState.ACTIVE
             self._trying(self.session.tick)
+            if was_active:
+                self._check_patience(self.session)
             self._see_journal(self.session)
             self.act()
+
+    @staticmethod
+    def _check_patience(session: Session) -> None:
+        """A session that this tick has suspended for waiting tracks had used up its budget (P6.3)."""
+        document, waiting = session.document, session.mover.waiting_summary()
+        if document.state is SessionState.SUSPENDED and document.reason.startswith(OVER_BUDGET):
+            age_ns = 0 if waiting.since_ns is None else session.now_ns() - waiting.since_ns
+            budget = (document.retry_ns_max, document.retry_tracks_max)
+            check_patience(True, age_ns, waiting.track_count, budget)
 
     def _trying(self, work: Callable[[], None]) -> None:
         """Run a step of the core; a trouble of the pool or the device is for the log, as in the controller."""
@@ -198,4 +213,5 @@ class SecondaryNode(Node):
         if self.connections.get(source) is connection:
             del self.connections[source]
             if self.is_up:
-                self.guarded(lambda: self.links.link_lost(source, reason))()
+                damaged = reason.startswith("refused:")
+                self.guarded(lambda: self.links.link_lost(source, reason, damaged=damaged))()

@@ -34,6 +34,7 @@ from isochrone.session.transitions import with_pairs_added
 from isochrone.store.pool import Pool
 from isochrone.store.superblock import TRACKS_NAME
 from isochrone.testing.application import Application, settle_after_restart, volume_key
+from isochrone.testing.device_trouble import draw_trouble
 from isochrone.testing.events import MILLISECOND_NS, SECOND_NS, Events
 from isochrone.testing.history import History
 from isochrone.testing.judge import Judge, Tally
@@ -65,9 +66,9 @@ class Odds:
     kill: float = 0.1
     crash_in_disk: float = 0.12
     power: float = 0.1
-    operator: float = 0.18
-    stop: float = 0.06
-    device: float = 0.06
+    operator: float = 0.15
+    stop: float = 0.05
+    device: float = 0.1
     corruption: float = 0.0
 
 
@@ -217,6 +218,8 @@ class World:
             number=number,
             group_interval_ns=self.rng.choice((5, 10, 50)) * MILLISECOND_NS,
             compression=Compression.OFF,
+            retry_ns_max=self.rng.choice((60_000, 60_000, 100)) * MILLISECOND_NS,
+            retry_tracks_max=self.rng.choice((1024, 1024, 5)),
             policy=SessionPolicy(
                 overflow_policy=self.rng.choice(tuple(OverflowPolicy)),
                 pace_level=self.rng.choice(tuple(PaceLevel)),
@@ -293,8 +296,10 @@ class World:
             self._came_down(node)
 
     def _fail_the_device(self, node: PrimaryNode | SecondaryNode) -> None:
-        """The device reports an error once: where the secondary stages, or where a copier reads; or has bad sectors."""
-        if isinstance(node, PrimaryNode) and node.is_up and self.rng.random() < 0.5:
+        """The device reports an error once, or at the secondary for long; or a primary has sectors that cannot be read."""
+        if self.rng.random() < 0.5:
+            self._trouble_the_device(self.secondary)
+        elif isinstance(node, PrimaryNode) and node.is_up and self.rng.random() < 0.5:
             self._spoil_tracks(node)
         elif node.is_up and node.disk.hook is None:
             kind, name = "write", TRACKS_NAME
@@ -311,6 +316,16 @@ class World:
         for track in self.rng.sample(range(volume.track_count), k=volume.track_count // 3):
             self.tally.tracks_spoiled += node.disk.spoil_track(volume, track)
         self.events.after(self.rng.randrange(20, 600) * MILLISECOND_NS, node.disk.bad_sectors.heal)
+
+    def _trouble_the_device(self, node: SecondaryNode) -> None:
+        """Some of the device cannot be written for a while, or from now on; or what was wrong is repaired."""
+        if node.disk.trouble is not None:
+            node.disk.trouble = None
+        elif node.is_up:
+            self.tally.device_troubles += 1
+            node.disk.trouble = draw_trouble(
+                self.rng, TRACKS_NAME, node.pool.track_count, TRACK_SIZE_BYTES, self.events.now_ns
+            )
 
     def _came_down(self, node: PrimaryNode | SecondaryNode) -> None:
         node.disk.hook = None
