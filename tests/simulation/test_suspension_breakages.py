@@ -64,10 +64,12 @@ def stay_suspending_for_ever(patch: Patch) -> None:
     """A cancel forgets the command and leaves its gate."""
     limit_ns: list[int] = []
 
-    def limit_kept(journal_ns: int, floor_ns: int | None, at_ns: int = 0) -> int:
+    def limit_kept(
+        journal_ns: int, floor_ns: int | None, at_ns: int = 0, waiting_ns: int | None = None
+    ) -> int:
         if at_ns:
             limit_ns[:] = [at_ns]
-        return commit_limit_ns(journal_ns, floor_ns, *limit_ns)
+        return commit_limit_ns(journal_ns, floor_ns, limit_ns[0] if limit_ns else 0, waiting_ns)
 
     patch.setattr(session_module, "commit_limit_ns", limit_kept)
 
