@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from isochrone.model.choices import MarkPolicy
 from isochrone.testing.processes import ControllerProcess, kill_together, wait_until
 from soak.loads import DatabaseLoad, Load
 from soak.sites import BLOCKED_S_MAX, WEST, Sites, SoakError, freeze, thaw
@@ -294,10 +295,12 @@ def _recover_copy(stage: Stage) -> str:
 def _lose_site(stage: Stage) -> str:
     stage.lose(*stage.sites.east)
     proved = stage.prove(stage.sites.west, stage.sites.recover(), stage.loads)
+    marks = stage.random.choice(tuple(MarkPolicy))
+    stage.sites.session_settings["mark_policy"] = marks
     settled = stage.sites.rebuild()
     for load in stage.loads:
         load.start()
-    return f"{proved}; rebuilt in {settled.seconds:.1f} s"
+    return f"{proved}; rebuilt in {settled.seconds:.1f} s, marks {marks}"
 
 
 def _lose_site_and_give_back(stage: Stage) -> str:

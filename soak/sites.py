@@ -40,8 +40,11 @@ SETTLE_S_MAX: Final = 120.0
 CALM_LAG_MS: Final = 1000.0
 BLOCKED_S_MAX: Final = 30.0
 """A trouble must be told by then: a peer's silence is noticed after five seconds, a dial given up after as many."""
-RESUME_AFTER_S: Final = 5.0
-"""A suspended session that has not begun again by itself by then is resumed by command."""
+RESUME_AFTER_S: Final = 15.0
+"""A suspended session that has not begun again by itself by then is resumed by command: its back-off doubles with every
+suspension, and a soak suspends it more often than a year of service."""
+EXPLAIN_S_MAX: Final = 5.0
+"""A session that suspended by itself must say by then what its automatic resume waits for."""
 FENCE_S_MAX: Final = 60.0
 SCRIBBLES: Final = 50
 SCRIBBLE_BYTES: Final = 8192
@@ -78,6 +81,9 @@ class Settled:
 class Sites:
     """The controllers of both sites and their session.
 
+    Attributes:
+        session_settings: of the next session that is created.
+
     Args:
         folder: in memory, with a short path.
         primaries: names of east's controllers, hosts of `network`, as is WEST.
@@ -102,7 +108,7 @@ class Sites:
         self.device = device
         self.places: list[Place] = []
         self.vitals = Vitals()
-        self._session_settings = dict(session_settings or {})
+        self.session_settings = dict(session_settings or {})
         self._pool_size_bytes = pool_size_bytes
         self._copies = 0
         self._host_time: HostTimeReader | None = None
@@ -170,7 +176,7 @@ class Sites:
             {"primary": p.controller.name, "primary_volume": p.volume, "secondary_volume": p.volume}
             for p in self.places
         ]
-        request = {"name": SESSION, "primaries": primaries, "pairs": pairs, **self._session_settings}
+        request = {"name": SESSION, "primaries": primaries, "pairs": pairs, **self.session_settings}
         self.west.post("/v1/sessions", request)
         return self.settle()
 
@@ -214,6 +220,8 @@ class Sites:
                 reason = str(report["suspended_reason"])
                 if reason not in suspensions:
                     suspensions.append(reason)
+                if now_s - suspended_s > EXPLAIN_S_MAX and not report["auto_resume"]:
+                    raise SoakError(f"suspended, and not said what its resume waits for: {describe(report)}")
                 if now_s - suspended_s > RESUME_AFTER_S:
                     self._resume_if_suspended()
                     resumed, suspended_s = True, None
