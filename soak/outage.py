@@ -89,6 +89,11 @@ class Outage:
         self._writer = VersionWriter(self._clients, self._block_count, self._places, sites.host_time_ns)
         sites.create_session()
 
+    def close(self) -> None:
+        """Close the applications' connections."""
+        for client in self._clients:
+            client.close()
+
     def measure(self, outage_s: float) -> Sent:
         """Cut both links for `outage_s` while writing; stop writing, heal, and count what is sent until DUPLEX."""
         wait_until(self._is_unmarked, "nothing is marked", deadline_s=UNMARKED_S_MAX)
@@ -189,7 +194,8 @@ def running_outage(seed: int) -> Iterator[Outage]:
             )
             try:
                 sites.start()
-                yield Outage(sites, seed)
+                with contextlib.closing(Outage(sites, seed)) as outage:
+                    yield outage
             finally:
                 sites.kill()
         unexpected = [line for lines in sites.logs.values() for line in unexpected_lines(lines, EXPECTED_LOG)]
