@@ -14,7 +14,6 @@ import pytest
 from numpy.typing import NDArray
 
 from isochrone.capture import handshake, links, pruning
-from isochrone.capture.activity import Activities
 from isochrone.capture.activity_map import ActivityMap
 from isochrone.capture.change_map import ChangeMap
 from isochrone.capture.copier import Copier
@@ -31,6 +30,7 @@ from isochrone.store.volume import Volume
 from isochrone.testing.endings import run_world
 from isochrone.testing.oracle import OracleError
 from isochrone.testing.properties import PropertyError
+from isochrone.testing.sim_primary import PrimaryNode
 from isochrone.testing.world import Odds, World
 
 WORLDS_MAX = 50
@@ -160,13 +160,14 @@ def discard_tracks_that_are_not_hardened(patch: Patch) -> None:
 
 def give_regions_up_before_the_sync(patch: Patch) -> None:
     """A region is given up although its last writes here can still be lost."""
-    begin_trim = Activities.begin_trim
 
-    def begin_and_end(self: Activities, now_ns: int) -> None:
-        begin_trim(self, now_ns)
-        self.end_trim()
+    def trim(self: PrimaryNode) -> None:
+        activities = self.primary.activities
+        if activities.trim_is_due(self.events.now_ns()):
+            activities.begin_trim(self.events.now_ns())
+            activities.end_trim()
 
-    patch.setattr(Activities, "begin_trim", begin_and_end)
+    patch.setattr(PrimaryNode, "_trim", trim)
 
 
 def activate_regions_after_the_write(patch: Patch) -> None:

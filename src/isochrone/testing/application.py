@@ -18,6 +18,8 @@ from isochrone.testing.oracle import Oracle, OracleError
 from isochrone.testing.sim_primary import PrimaryNode
 
 WRITE_TRACKS_MAX: Final = 8
+FLUSH_ODDS: Final = (0.05, 0.005)
+"""How often a batch is followed by a flush: what is not flushed may be lost with the power."""
 SECTOR_SIZE_BYTES: Final = 512
 READY_LOOKS_MAX: Final = 50
 """Looks at whether regions are active; after them the write is made all the same, and makes them so itself."""
@@ -54,6 +56,7 @@ class Application:
         self._history = history
         self._volumes = volumes
         self.is_idle = False
+        self._flush_odds = rng.choice(FLUSH_ODDS)
         self.pause_ns = rng.choice((4 * MILLISECOND_NS, 10 * MILLISECOND_NS, 30 * MILLISECOND_NS))
         self._go_on()
 
@@ -115,7 +118,7 @@ class Application:
                 for write in writes:
                     if write is not None:
                         self._history.acknowledge(write)
-                if self._rng.random() < 0.05:
+                if self._rng.random() < self._flush_odds:
                     self._flush(node, name)
             self._go_on()
 

@@ -19,6 +19,8 @@ Steps = Generator[Callable[[], None], None, None]
 
 TICK_NS = (3 * MILLISECOND_NS, 6 * MILLISECOND_NS, 12 * MILLISECOND_NS)
 """About how often a process ticks: one draw for each life, as hosts are more or less loaded."""
+SYNC_PAUSE_MS_MAX = (400, 400, 4000)
+"""The longest time without a sync that nobody asked for."""
 SYNC_NS_MAX = (2 * MILLISECOND_NS, 4 * MILLISECOND_NS, 30 * MILLISECOND_NS)
 """The longest that one blocking call of a sync takes: one draw for each device."""
 
@@ -49,6 +51,7 @@ class Node:
         self._syncing = False
         self._tick_ns = TICK_NS[0]
         self._sync_ns_max = rng.choice(SYNC_NS_MAX)
+        self._sync_pause_ms_max = rng.choice(SYNC_PAUSE_MS_MAX)
 
     # Life and death
 
@@ -158,7 +161,7 @@ class Node:
 
     def _background_sync(self) -> None:
         self.flush(lambda _: None)
-        self.after(self.rng.randrange(20, 400) * MILLISECOND_NS, self._background_sync)
+        self.after(self.rng.randrange(20, self._sync_pause_ms_max) * MILLISECOND_NS, self._background_sync)
 
     # Durability
 
