@@ -33,7 +33,7 @@ from isochrone.testing.properties import PropertyError
 from isochrone.testing.sim_primary import PrimaryNode
 from isochrone.testing.world import Odds, World
 
-WORLDS_MAX = 50
+WORLDS_MAX = 80
 
 ROUGH = Odds(
     cut=0.15,
