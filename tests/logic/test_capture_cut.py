@@ -6,9 +6,10 @@ import pytest
 
 from isochrone.capture.cut import cut_batch
 from isochrone.capture.settings import CaptureSettings
-from isochrone.link.messages import Ack, Configure, RecordSet, StreamCut, Suspend, WantedVolume
+from isochrone.link.messages import Ack, Configure, RecordSet, Resume, StreamCut, Suspend, WantedVolume
 from isochrone.model.policy import SessionPolicy
 from isochrone.model.records import RecordBatch, RecordKind
+from isochrone.model.states import SuspendCause
 from support.cores import MILLISECOND_NS, SECOND_NS, WINDOW_OPEN, PrimarySite, Replica, hello
 from support.store import TRACK, records, tracks
 
@@ -180,3 +181,14 @@ def test_a_cut_stream_does_not_pace_or_fill() -> None:
         site.write("a", track, 1)
     assert stream.backlog.held_bytes == held
     assert not any(isinstance(m, RecordSet) and m.payload for m in site.tick())
+
+
+def test_a_time_that_a_suspended_primary_was_told_ends_nothing_after_it_was_resumed() -> None:
+    site, _ = streaming()
+    stream = next(iter(site.primary.streams.values()))
+    site.primary.suspend(stream, "the side file is full", SuspendCause.SIDE_FILE)
+    ask(site, site.clock.ns + SECOND_NS)  # crossed the news of it on the way
+    site.say(1, Resume())
+    site.clock.advance(2 * SECOND_NS)
+    assert not [message for message in site.tick() if isinstance(message, StreamCut)]
+    assert stream.is_capturing

@@ -167,6 +167,31 @@ def test_a_command_is_not_undone() -> None:
     assert sites.document.state is SessionState.SUSPENDED
 
 
+def test_a_command_is_not_undone_when_it_comes_to_a_session_that_suspended_by_itself() -> None:
+    sites = Sites()
+    sites.overflow()
+    since_ns = sites.document.since_ns
+    sites.secondary.session.suspend("maintenance")
+    sites.clock.advance(10_000 * SECOND_NS)
+    sites.wire.steps(5)
+    assert (sites.document.state, sites.document.cause) == (SessionState.SUSPENDED, SuspendCause.COMMAND)
+    assert sites.document.since_ns == since_ns
+    assert "maintenance" in sites.document.reason
+    assert "full" in sites.document.reason
+
+
+def test_what_overflows_while_a_suspension_is_pending_waits_for_a_command() -> None:
+    sites = Sites()
+    sites.secondary.session.suspension.suspend_at(sites.clock.ns + 3600 * SECOND_NS, "backup")
+    sites.wire.steps(2)
+    sites.overflow()
+    sites.clock.advance(10_000 * SECOND_NS)
+    sites.wire.steps(5)
+    assert (sites.document.state, sites.document.cause) == (SessionState.SUSPENDED, SuspendCause.COMMAND)
+    assert "full" in sites.document.reason
+    assert "pending" in sites.document.reason
+
+
 def test_it_can_be_switched_off() -> None:
     sites = Sites(auto_resume=False)
     sites.overflow()

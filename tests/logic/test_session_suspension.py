@@ -285,12 +285,13 @@ def test_what_contradicts_a_pending_suspension_is_refused_with_the_way_out(comma
         command(sites)
 
 
-def test_an_overflow_while_one_is_pending_suspends_at_once_for_its_own_cause() -> None:
+def test_an_overflow_while_one_is_pending_suspends_at_once_and_is_not_resumed_by_itself() -> None:
     sites = Sites()
     sites.suspend_at(sites.clock.ns + SECOND_NS)
     sites.wire.steps(2)
     stream = next(iter(sites.first.primary.streams.values()))
     sites.first.primary.suspend(stream, "the side file is full", SuspendCause.SIDE_FILE)
     sites.suspended()
-    assert (sites.document.cause, sites.document.suspend_at_ns) == (SuspendCause.SIDE_FILE, 0)
-    assert next(iter(sites.second.primary.streams.values())).document.cause is SuspendCause.SIDE_FILE
+    assert (sites.document.cause, sites.document.suspend_at_ns) == (SuspendCause.COMMAND, 0)
+    assert "the side file is full (a commanded suspension was pending" in sites.document.reason
+    assert next(iter(sites.second.primary.streams.values())).document.cause is SuspendCause.COMMAND

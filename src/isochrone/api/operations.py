@@ -77,7 +77,7 @@ class Operations(Protocol):
         """Take pairs out; their volumes become SIMPLEX and keep their data as committed."""
 
     async def suspend(self, name: str, request: SuspendRequest) -> SessionReport:
-        """Stop copying; the primaries mark changes. Suspending a suspended session changes nothing."""
+        """Stop copying; the primaries mark changes. A suspended session then no longer resumes by itself."""
 
     async def resume(self, name: str) -> SessionReport:
         """Resynchronise a suspended session. Resuming an active one changes nothing."""

@@ -277,6 +277,9 @@ class SessionStream:
         self.incarnation = incarnation
         self._comparing.begin(incarnation)
         self._began_ns = self._stamper.promise()
+        self.suspend_at_ns = (
+            0  # of a suspension that was pending earlier; the mover says so again if it still is
+        )
         self.cut_ns = 0
         for captured in self.volumes.values():
             self.start_copy(captured)

@@ -15,7 +15,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def suspend_session(suspension: Suspension, request: SuspendRequest, now: Now) -> None:
     """Give the command. `now` is the present by the primaries' host time and by the wall clock here.
 
-    Suspending a suspended session at once changes nothing. Raises ConflictError.
+    Suspending a suspended session at once only keeps it from resuming by itself. Raises ConflictError.
     """
     if request.cancel:
         suspension.cancel()

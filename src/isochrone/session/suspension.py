@@ -40,7 +40,10 @@ class Suspension:
     # At once
 
     def suspend(self, reason: str) -> None:
-        """Suspend at the earliest instant that all primaries can reach, unless it is SUSPENDED. Raises ConflictError."""
+        """Suspend at the earliest instant that all primaries can reach; one that is SUSPENDED will not resume by itself.
+
+        Raises ConflictError.
+        """
         transitions.suspended(self._core.document, reason, self._core.now_ns())
         self.suspend_all(reason, SuspendCause.COMMAND)
 

@@ -25,6 +25,9 @@ def suspended(
 ) -> SessionDocument:
     """ACTIVE -> SUSPENDED. A suspension that was pending is over with it; its time still bounds the image.
 
+    An operator's word outlasts what happens by itself: a command to suspend what is SUSPENDED for another cause keeps it
+    from resuming by itself, and so does one that was pending when the cause came first.
+
     Args:
         form_ns: F now.
     """
@@ -34,10 +37,15 @@ def suspended(
             session=document.name,
         )
     if document.state is SessionState.SUSPENDED:
-        return document
+        if cause is not SuspendCause.COMMAND or document.cause is SuspendCause.COMMAND:
+            return document
+        return document.changed(reason=cut_text(f"{reason} (before that: {document.reason})"), cause=cause)
     at_ns = document.suspend_at_ns
     if at_ns:
         document = _with_stream_ends(document, at_ns if form_ns > at_ns else None)
+        if cause is not SuspendCause.COMMAND:
+            reason = f"{reason} (a commanded suspension was pending: resume it by command)"
+            cause = SuspendCause.COMMAND
     return document.changed(
         state=SessionState.SUSPENDED, reason=cut_text(reason), cause=cause, since_ns=now_ns, suspended_at_ns=0
     )
