@@ -17,6 +17,7 @@ from isochrone.api.requests import (
     RecoverRequest,
     RemovePairsRequest,
     ResizeVolumeRequest,
+    ResumeRequest,
     SessionRequest,
     SuspendRequest,
 )
@@ -173,7 +174,7 @@ COMMANDS: dict[str, tuple[list[Step], Step, Callable[[Pool], object]]] = {
     ),
     "session resume": (
         [begin("x"), lambda w: w.operations.suspend("bank", SuspendRequest())],
-        lambda w: w.operations.resume("bank"),
+        lambda w: w.operations.resume("bank", ResumeRequest()),
         lambda pool: document(pool).state == "ACTIVE",
     ),
     "session recover": (

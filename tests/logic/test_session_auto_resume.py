@@ -6,6 +6,7 @@ import pytest
 
 from isochrone.controller.auto_resume_reports import auto_resume_report
 from isochrone.controller.capture_reports import Now
+from isochrone.link.messages import CaptureReport
 from isochrone.model.policy import SessionPolicy
 from isochrone.model.states import SessionState, SuspendCause
 from isochrone.session.auto_resume import BUDGET_PERIOD_NS, AutoResume, Budget, HeldTime, Outlook, budget
@@ -267,3 +268,14 @@ def test_without_a_time_out_a_lost_link_suspends_nothing() -> None:
     sites.wire.steps(3)
     assert sites.document.state is SessionState.ACTIVE
     assert sites.primary.primary.streams
+
+
+def test_what_a_primary_reports_of_its_holds_counts_against_the_budget() -> None:
+    sites = Sites(auto_resume_budget_ns=SECOND_NS)
+    for held_ns in (0, 5 * SECOND_NS):
+        sites.clock.advance(3 * SECOND_NS)
+        sites.secondary.say(CaptureReport(0, 0, 1, 0, None, 0, 9, held_ns, "", []))
+    sites.overflow()
+    sites.clock.advance(1000 * SECOND_NS)
+    sites.wire.steps(3)
+    assert "host-impact budget used up: 3 s of 1 s" in sites.waits_for()

@@ -105,7 +105,7 @@ def test_recovery_raises_the_epoch_and_fixes_the_time() -> None:
 def test_an_incomplete_image_is_recovered_only_on_demand(pairs: tuple[()] | None) -> None:
     before = document(complete=False)
     before = before if pairs is None else before.changed(pairs=pairs)
-    with pytest.raises(ConflictError, match="no complete image yet"):
+    with pytest.raises(ConflictError, match="no complete image"):
         transitions.recovering(before, 70, NOW, allow_incomplete=False)
     assert transitions.recovering(before, 70, NOW, allow_incomplete=True).state is RECOVERY
 
@@ -113,7 +113,7 @@ def test_an_incomplete_image_is_recovered_only_on_demand(pairs: tuple[()] | None
 def test_one_incomplete_pair_makes_the_image_incomplete_and_is_named() -> None:
     before = document()
     before = before.with_pairs({"sb": before.pairs[1].model_copy(update={"complete": False})})
-    with pytest.raises(ConflictError, match="first copy of sb has"):
+    with pytest.raises(ConflictError, match="first copy of sb is not complete"):
         transitions.recovering(before, 70, NOW, allow_incomplete=False)
 
 
@@ -121,25 +121,28 @@ def test_one_incomplete_pair_makes_the_image_incomplete_and_is_named() -> None:
 
 
 def test_a_gap_takes_duplex_from_the_pairs_of_its_primary_and_holds_the_image() -> None:
-    after = transitions.with_hold(document(duplex=True), 0, INCARNATION, 40)
+    after = transitions.with_hold(document(duplex=True), 0, INCARNATION, 40, through_ns=0)
     assert [(pair.duplex, pair.complete) for pair in after.pairs] == [(False, True), (True, True)]
     assert after.hold_floor_ns == 40
     assert (after.sources[0].incarnation, after.sources[1].incarnation) == (INCARNATION, "")
 
 
 def test_a_second_gap_keeps_the_floor_of_the_first() -> None:
-    after = transitions.with_hold(document(duplex=True), 0, INCARNATION, 40)
-    assert transitions.with_hold(after, 1, INCARNATION, 60).hold_floor_ns == 40
-    assert transitions.with_hold(after, 0, INCARNATION, 30).hold_floor_ns == 40
+    after = transitions.with_hold(document(duplex=True), 0, INCARNATION, 40, through_ns=0)
+    assert transitions.with_hold(after, 1, INCARNATION, 60, through_ns=0).hold_floor_ns == 40
+    assert transitions.with_hold(after, 0, INCARNATION, 30, through_ns=0).hold_floor_ns == 40
 
 
 def test_a_first_copy_has_no_image_to_protect_and_holds_nothing() -> None:
-    assert transitions.with_hold(document(complete=False), 0, INCARNATION, 40).hold_floor_ns is None
+    assert (
+        transitions.with_hold(document(complete=False), 0, INCARNATION, 40, through_ns=0).hold_floor_ns
+        is None
+    )
 
 
 def test_a_new_stream_has_done_what_resume_wanted() -> None:
     resumed = transitions.resumed(transitions.suspended(document(), "x", 1), 2)
-    after = transitions.with_hold(resumed, 1, INCARNATION, 40)
+    after = transitions.with_hold(resumed, 1, INCARNATION, 40, through_ns=0)
     assert [source.resume_wanted for source in after.sources] == [True, False]
 
 
@@ -218,7 +221,7 @@ def test_pairs_leave_by_the_name_of_their_secondary() -> None:
 
 
 def test_a_document_reads_back_as_it_was_written() -> None:
-    made = transitions.with_hold(document(duplex=True), 0, INCARNATION, 40)
+    made = transitions.with_hold(document(duplex=True), 0, INCARNATION, 40, through_ns=0)
     assert load_document(made.key, made.model_dump_json().encode()) == made
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from isochrone.capture.backlog import Backlog
-from isochrone.capture.selection import select_records
+from isochrone.capture.selection import NEVER_NS, select_records
 from isochrone.capture.side_file import ENTRY_BYTES, SideFile
 from isochrone.capture.spill import Spill, SpillJob
 from isochrone.model.records import MIXED_VOLUMES, RECORD_STRUCT, RecordBatch, RecordKind
@@ -89,7 +89,7 @@ class SpillMachine(RuleBasedStateMachine):
     @staticmethod
     def _part(batch: RecordBatch, through_ns: int) -> RecordBatch | None:
         if batch.volume == MIXED_VOLUMES:
-            return select_records(batch, dict.fromkeys(range(VOLUMES), 0), through_ns, TRACK)
+            return select_records(batch, dict.fromkeys(range(VOLUMES), (0, NEVER_NS)), through_ns, TRACK)
         return batch if batch.first_time_ns > through_ns else None
 
     @rule(session=sessions, share=st.floats(0, 1))

@@ -10,6 +10,7 @@ from isochrone.api.requests import (
     RecoverRequest,
     RemovePairsRequest,
     ResizeVolumeRequest,
+    ResumeRequest,
     ResyncRequest,
     SessionRequest,
     SuspendRequest,
@@ -166,7 +167,7 @@ class FakeOperations:
         self._called("suspend")
         return self._change(name, state=SessionState.SUSPENDED, suspended_reason=request.reason)
 
-    async def resume(self, name: str) -> SessionReport:
+    async def resume(self, name: str, request: ResumeRequest) -> SessionReport:  # noqa: ARG002
         self._called("resume")
         return self._change(name, state=SessionState.ACTIVE, suspended_reason=None)
 

@@ -178,8 +178,8 @@ def _pair_and_state_commands(operations: Operations) -> APIRouter:
         return await operations.suspend(name, request)
 
     @router.post("/resume", summary="Resynchronise a suspended session")
-    async def resume(name: Name, request: ResumeRequest) -> SessionReport:  # noqa: ARG001  # an empty body, checked
-        return await operations.resume(name)
+    async def resume(name: Name, request: ResumeRequest) -> SessionReport:
+        return await operations.resume(name, request)
 
     @router.post("/recover", summary="End the session and serve its volumes read-write; may be repeated")
     async def recover(name: Name, request: RecoverRequest) -> SessionReport:

@@ -18,6 +18,7 @@ from isochrone.api.requests import (
     RecoverRequest,
     RemovePairsRequest,
     ResizeVolumeRequest,
+    ResumeRequest,
     ResyncRequest,
     SessionRequest,
     SuspendRequest,
@@ -79,7 +80,7 @@ class Operations(Protocol):
     async def suspend(self, name: str, request: SuspendRequest) -> SessionReport:
         """Stop copying; the primaries mark changes. A suspended session then no longer resumes by itself."""
 
-    async def resume(self, name: str) -> SessionReport:
+    async def resume(self, name: str, request: ResumeRequest) -> SessionReport:
         """Resynchronise a suspended session. Resuming an active one changes nothing."""
 
     async def recover(self, name: str, request: RecoverRequest) -> SessionReport:

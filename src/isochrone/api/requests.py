@@ -221,6 +221,8 @@ class SuspendRequest(Request):
     """Stop copying, mark changes at the primaries: at once, or (one of `at`, `after_s`, `drain`) at a time.
 
     Attributes:
+        secondary_volumes: only these pairs, by the names of their secondary volumes; the others go on. Empty for the
+            whole session.
         reason: shown in every status until the session resumes.
         at: when the image is exactly all writes up to this moment (ISO 8601 with its offset from UTC).
         after_s: the same, so many seconds from now.
@@ -228,6 +230,7 @@ class SuspendRequest(Request):
         cancel: forget a pending suspension, instead.
     """
 
+    secondary_volumes: Annotated[list[Name], Field(max_length=PAIRS_PER_REQUEST_MAX)] = []
     reason: Annotated[str, Field(max_length=REASON_LENGTH_MAX)] = "by command"
     at: Annotated[AwareDatetime, Field(strict=False)] | None = None
     after_s: Annotated[float, Field(ge=0, le=SUSPEND_AFTER_S_MAX)] | None = None
@@ -243,7 +246,9 @@ class SuspendRequest(Request):
 
 
 class ResumeRequest(Request):
-    """Resynchronise a suspended session. There is nothing to choose yet."""
+    """Resynchronise a suspended session, or only pairs of it that were suspended by themselves."""
+
+    secondary_volumes: Annotated[list[Name], Field(max_length=PAIRS_PER_REQUEST_MAX)] = []
 
 
 class ResyncRequest(Request):

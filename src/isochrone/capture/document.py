@@ -54,6 +54,7 @@ class CaptureDocument(BaseModel):
         heirs: with `serving`, the controllers that were primaries: one of them may become the mover.
         partners: with `ended`, the volumes' secondaries by the names of the primaries here, as the fence told them.
         stamps_after_ns: no write is stamped earlier: the other site's image is of that time.
+        suspended_volumes: number and time of volumes that are suspended by themselves.
         reason, cause: why it is suspended.
         quiesced: application writes are refused for a planned switchover.
         recovered_ns: with `ended` and `serving`, the time the session was recovered to: the last that both sites had in
@@ -68,6 +69,7 @@ class CaptureDocument(BaseModel):
     mover_id: Identity
     mover_name: Name
     volumes: tuple[U32, ...] = ()
+    suspended_volumes: tuple[tuple[U32, U64], ...] = ()
     suspended: bool = False
     ended: bool = False
     serving: bool = False

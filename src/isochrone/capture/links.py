@@ -211,6 +211,9 @@ class PrimaryLinks:
         if stream.document.ended:
             stream.send(Configured(configure.number, []))
             return
+        if configure.number < stream.configure_number:
+            return  # it was overtaken: what it says is no longer wanted
+        stream.configure_number = configure.number
         self._primary.remember(stream, stream.document.changed(policy=configure.policy))
         refused = {v.name: text for v in configure.volumes if (text := self._refuse_volume(v.name))}
         wanted = [volume for volume in configure.volumes if volume.name not in refused]
@@ -222,6 +225,7 @@ class PrimaryLinks:
         ]
         stream.send(Configured(configure.number, stream.volume_infos(), refusals))
         stream.tell_cut()
+        stream.tell_suspended_volumes()
 
     def _handle_suspend(self, stream: SessionStream, suspend: Suspend) -> None:
         if stream.state is CaptureState.SUSPENDED:

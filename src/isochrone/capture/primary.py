@@ -327,6 +327,10 @@ class Primary:
                 )
             stream.copy(now_ns, self._enter, beside_writes=beside_writes)
             routes_changed |= stream.cut_if_due()
+            if stream.suspend_due_volumes():
+                self._remember_volumes(stream)
+                stream.tell_suspended_volumes()
+                routes_changed = True
             stream.send_records(now_ns)
             stream.send_progress(now_ns)
             self._reporter.work(stream, now_ns)
@@ -418,18 +422,30 @@ class Primary:
                     continue
             else:
                 self._files.follow_policy(stream.document, stream.volumes[number])
-            stream.volumes[number].priority = wish.priority
-            stream.volumes[number].pace = wish.pace
+            captured = stream.volumes[number]
+            captured.priority, captured.pace, captured.suspend_at_ns = (
+                wish.priority,
+                wish.pace,
+                wish.suspend_at_ns,
+            )
+            captured.is_duplex = wish.is_duplex and captured.copied_through_ns > 0
+            if captured.suspended_ns and not wish.suspend_at_ns:
+                stream.resume_volume(captured)
             # A secondary that is empty still (its pair may have left and come back unheard) lacks all that is mapped.
             if not is_captured or not wish.not_empty:
                 self._begin_copy(stream, number, wish.not_empty)
         # A map exists before the document that names it and is removed after it: a session never starts on a map
         # that a crash has emptied.
-        self.remember(stream, stream.document.changed(volumes=tuple(sorted(stream.volumes))))
+        self._remember_volumes(stream)
         for captured in dropped:
             self._files.remove(captured)
         self.rebuild_routes()
         return refused
+
+    def _remember_volumes(self, stream: SessionStream) -> None:
+        suspended = tuple((n, c.suspended_ns) for n, c in sorted(stream.volumes.items()) if c.suspended_ns)
+        volumes = tuple(sorted(stream.volumes))
+        self.remember(stream, stream.document.changed(volumes=volumes, suspended_volumes=suspended))
 
     def mark_only(self, stream: SessionStream, document: CaptureDocument, volumes: Iterable[int]) -> None:
         """Mark what is written to `volumes` (numbers) and capture nothing; maps that are open stay as they are.
@@ -454,11 +470,12 @@ class Primary:
             captured.suspect_all()
         else:
             captured.mark_mapped()
-        if stream.incarnation:
+        if stream.incarnation and not captured.suspended_ns:
             stream.start_copy(captured)
 
     def _open_captured(self, stream: SessionStream, number: int) -> CapturedVolume:
         captured = self._files.open(stream.document, number, self.stamper.promise())
+        captured.suspended_ns = dict(stream.document.suspended_volumes).get(number, 0)
         stream.volumes[number] = captured
         return captured
 

@@ -80,7 +80,7 @@ def build_routes(streams: Iterable[SessionStream]) -> dict[int, Route]:
             route.maps += (captured.change_map,)
             if captured.activity is not None:
                 route.activities += (captured.activity,)
-            if stream.is_capturing:
+            if stream.is_capturing and not captured.suspended_ns:
                 _add_stream(route, stream, captured)
             route.refusal = route.refusal or write_refusal(stream.document)
     return routes

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isochrone.model.records import MIXED_VOLUMES, RECORD_DTYPE, RecordArray, RecordBatch, RecordKind
 
+NEVER_NS: Final = (1 << 64) - 1
+
 
 def select_records(
-    batch: RecordBatch, floors_ns: Mapping[int, int], received_through_ns: int, track_size_bytes: int
+    batch: RecordBatch,
+    spans_ns: Mapping[int, tuple[int, int]],
+    received_through_ns: int,
+    track_size_bytes: int,
 ) -> RecordBatch | None:
     """Return the part of `batch` that is to be sent, None when it is empty.
 
     Args:
-        floors_ns: by volume, the time up to which its records are not wanted; none of a volume that is not named are.
+        spans_ns: by volume, after which time and up to which time its records are wanted; none of a volume that is not
+            named are.
         received_through_ns: the mover has everything up to here.
     """
     records = np.frombuffer(batch.headers, RECORD_DTYPE)
     wanted = records["time_ns"] > received_through_ns
     for volume in np.unique(records["volume"]):
-        floor_ns = floors_ns.get(int(volume))
-        of_volume = records["volume"] == volume
-        wanted &= ~of_volume if floor_ns is None else ~of_volume | (records["time_ns"] > floor_ns)
+        after_ns, through_ns = spans_ns.get(int(volume), (NEVER_NS, 0))
+        in_span = (records["time_ns"] > after_ns) & (records["time_ns"] <= through_ns)
+        wanted &= (records["volume"] != volume) | in_span
     if wanted.all():
         return batch
     if not wanted.any():

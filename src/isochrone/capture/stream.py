@@ -15,11 +15,11 @@ from isochrone.capture.change_map import ChangeMap
 from isochrone.capture.comparing import Comparing, Suspects
 from isochrone.capture.copier import CompareCount, Copier
 from isochrone.capture.copy_pacer import CopyPacer
-from isochrone.capture.cut import cut_batches
+from isochrone.capture.cut import cut_batch, cut_batches
 from isochrone.capture.delays import DelayMeter, DelayTotals
 from isochrone.capture.document import CaptureDocument, CaptureState
 from isochrone.capture.pruning import Pruner
-from isochrone.capture.selection import select_records
+from isochrone.capture.selection import NEVER_NS, select_records
 from isochrone.capture.settings import CaptureSettings
 from isochrone.capture.side_file import SideFile
 from isochrone.capture.stamper import Stamper
@@ -60,6 +60,9 @@ class CapturedVolume:
         priority: volumes of a higher one are copied first.
         pace: its own pace level, None for the session's.
         delays: what pacing has applied to it for this session.
+        is_duplex: the mover has said so of its pair in this incarnation.
+        suspend_at_ns: from when on it is to be suspended by itself, 0 for never.
+        suspended_ns: since when it is, 0 when it is not: writes up to it are sent, later ones only marked.
     """
 
     __slots__ = (
@@ -71,8 +74,11 @@ class CapturedVolume:
         "copier",
         "copy_began_ns",
         "delays",
+        "is_duplex",
         "pace",
         "priority",
+        "suspend_at_ns",
+        "suspended_ns",
         "suspicion",
         "volume",
     )
@@ -96,6 +102,9 @@ class CapturedVolume:
         self.priority = 0
         self.pace: PaceLevel | None = None
         self.delays = DelayMeter()
+        self.is_duplex = False
+        self.suspend_at_ns = 0
+        self.suspended_ns = 0
 
     @property
     def tracks_remaining(self) -> int:
@@ -113,6 +122,7 @@ class CapturedVolume:
             [TrackRun(*run) for run in copier.unreadable_runs(UNREADABLE_RUNS_MAX)] if copier else [],
             self.compare_count.compared,
             self.compare_count.equal,
+            self.suspended_ns,
         )
 
     def suspect_all(self) -> None:
@@ -151,6 +161,7 @@ class CapturedVolume:
         self.copier = Copier(self.volume, marked, track_size_bytes, suspected, self.compare_count)
         self.copy_began_ns = now_ns
         self.copied_through_ns = 0
+        self.is_duplex = False
 
     def end_copy(self, copied_through_ns: int) -> None:
         """Every marked track was captured, or found equal, before `copied_through_ns`, a promise of the stamper."""
@@ -163,6 +174,16 @@ class CapturedVolume:
         self.change_map.freeze()
         self.copier = None
         self.copied_through_ns = 0
+        self.is_duplex = False
+
+    def suspend(self, cut_ns: int, now_ns: int) -> None:
+        """Capture nothing later than `cut_ns`; of a pair that is not DUPLEX, send nothing more. `now_ns` is a promise."""
+        self.suspended_ns = cut_ns
+        if self.is_duplex:
+            self.cut(cut_ns)
+        if not self.is_duplex or self.copied_through_ns == 0:
+            self.stop_copy()
+            self.captured_from_ns = now_ns
 
     def cut(self, cut_ns: int) -> None:
         """The stream ends at `cut_ns`: every mark is kept from here on, and a copy counts only if its last image is in."""
@@ -181,6 +202,7 @@ class SessionStream:
 
     Attributes:
         incarnation: name of the unbroken stream in progress, "" when there is none.
+        configure_number: of the newest Configure on this link.
         suspend_at_ns: when the stream is to end, 0 for never.
         cut_ns: the time at which it was cut, 0 while it is not: everything up to it is sent and held, later writes are
             only marked. See capture.cut.
@@ -210,6 +232,7 @@ class SessionStream:
         self.report_looked_ns = 0
         self.incarnation = ""
         self.suspend_at_ns = 0
+        self.configure_number = 0
         self.cut_ns = 0
         self._began_ns = 0
         self._unlinked_ns = 0
@@ -282,7 +305,10 @@ class SessionStream:
         )
         self.cut_ns = 0
         for captured in self.volumes.values():
-            self.start_copy(captured)
+            if captured.suspended_ns:
+                captured.stop_copy()
+            else:
+                self.start_copy(captured)
         self._progress_told.clear()
 
     def start_copy(self, captured: CapturedVolume) -> None:
@@ -318,6 +344,7 @@ class SessionStream:
         self.sent_bytes = 0
         self._comparing.lost()
         self._progress_told.clear()
+        self.configure_number = 0
 
     def detach(self) -> None:
         """The link is gone."""
@@ -358,6 +385,37 @@ class SessionStream:
         if not timeout_ns or self.link is not None or not self.is_capturing:
             return False
         return self._stamper.promise() - max(self._unlinked_ns, self._began_ns) > timeout_ns
+
+    # Volumes suspended by themselves
+
+    def suspend_due_volumes(self) -> bool:
+        """Suspend the volumes whose time has come; returns whether there were any. Called between batches.
+
+        The mover is to hear of it before it hears a promise past that time: until then their pairs are DUPLEX.
+        """
+        asked = [c for c in self.volumes.values() if c.suspend_at_ns and not c.suspended_ns]
+        if not asked or self.cut_ns:
+            return False
+        now_ns = self._stamper.promise()
+        due = [captured for captured in asked if captured.suspend_at_ns <= now_ns]
+        for captured in due:
+            captured.suspend(max(captured.suspend_at_ns, self.sent_through_ns), now_ns)
+        return bool(due)
+
+    def tell_suspended_volumes(self) -> None:
+        """Tell the mover which volumes are suspended by themselves; also while the session is."""
+        if self.link is None or not self._configured:
+            return
+        suspended = [captured.progress() for captured in self.volumes.values() if captured.suspended_ns]
+        for start in range(0, len(suspended), PROGRESS_VOLUMES_MAX):
+            self.send(CopyProgress(suspended[start : start + PROGRESS_VOLUMES_MAX]))
+
+    def resume_volume(self, captured: CapturedVolume) -> None:
+        """Copy what was marked since the volume was suspended."""
+        captured.suspended_ns = 0
+        captured.captured_from_ns = self._stamper.promise()
+        if self.is_capturing:
+            self.start_copy(captured)
 
     # Cut
 
@@ -502,11 +560,18 @@ class SessionStream:
         while nobody captured it. Of records that went to the spill together, the mover may have received the first.
         """
         if batch.volume == MIXED_VOLUMES:
-            floors_ns = {number: captured.captured_from_ns for number, captured in self.volumes.items()}
-            return select_records(batch, floors_ns, self.sent_through_ns, self._track_size_bytes)
+            spans_ns = {
+                number: (captured.captured_from_ns, captured.suspended_ns or NEVER_NS)
+                for number, captured in self.volumes.items()
+            }
+            return select_records(batch, spans_ns, self.sent_through_ns, self._track_size_bytes)
         captured = self.volumes.get(batch.volume)
         is_wanted = captured is not None and batch.first_time_ns > captured.captured_from_ns
-        return batch if is_wanted and batch.first_time_ns > self.sent_through_ns else None
+        if captured is None or not is_wanted or batch.first_time_ns <= self.sent_through_ns:
+            return None
+        if captured.suspended_ns:
+            return cut_batch(batch, self.sent_through_ns, captured.suspended_ns, self._track_size_bytes)
+        return batch
 
     def send_progress(self, now_ns: int) -> None:
         """Tell the mover how far the copies are: at once when one is complete, else at intervals."""
@@ -517,7 +582,9 @@ class SessionStream:
             return
         told = self._progress_told
         finished = any(
-            v.copied_through_ns and not (n in told and told[n].copied_through_ns) for n, v in news.items()
+            (v.copied_through_ns and not (n in told and told[n].copied_through_ns))
+            or v.suspended_ns != (told[n].suspended_ns if n in told else 0)
+            for n, v in news.items()
         )
         if not finished and now_ns - self._progress_ns < self._settings.progress_interval_ns:
             return
@@ -538,6 +605,12 @@ class SessionStream:
     def volume_infos(self) -> list[VolumeInfo]:
         """Return the captured volumes as told to the mover."""
         return [
-            VolumeInfo(captured.volume.name, number, captured.volume.size_bytes, captured.tracks_remaining)
+            VolumeInfo(
+                captured.volume.name,
+                number,
+                captured.volume.size_bytes,
+                captured.tracks_remaining,
+                captured.suspended_ns,
+            )
             for number, captured in sorted(self.volumes.items())
         ]

@@ -51,11 +51,16 @@ app.command(
         "isochrone session suspend bank --at +30s --wait    an image of the moment in half a minute",
         "isochrone session suspend bank --drain --wait      everything acknowledged by now is in the image",
         "isochrone session suspend bank --cancel            while it is pending",
+        "isochrone session suspend bank --pair logs-copy --pair archive --drain",
     )
 )(suspend)
-app.command(epilog=examples("isochrone session resume bank", "isochrone session show bank --wait duplex"))(
-    resume
-)
+app.command(
+    epilog=examples(
+        "isochrone session resume bank",
+        "isochrone session resume bank --pair logs-copy",
+        "isochrone session show bank --wait duplex",
+    )
+)(resume)
 app.command(
     epilog=examples(
         "isochrone session recover bank                 the primary site is lost",

@@ -21,9 +21,20 @@ At = Annotated[
     ),
 ]
 
+PairNames = Annotated[
+    list[str],
+    typer.Option(
+        "--pair",
+        metavar="SECONDARY",
+        help="Only the pair with this secondary volume; the others go on. May be repeated.",
+        show_default=False,
+    ),
+]
+
 
 def suspend(
     name: Name,
+    pair: PairNames = [],  # noqa: B006  # Typer copies it
     at: At = None,
     drain: Annotated[
         bool, typer.Option("--drain", help="Suspend once everything acknowledged by now is committed.")
@@ -40,15 +51,19 @@ def suspend(
     """Stop copying. The primaries mark changes; the last committed image is kept.
 
     At once unless --at or --drain say when. Every volume then holds all writes up to that moment and none later.
+
+    With --pair, single pairs stay behind with their image of that moment while the session goes on.
     """
     from isochrone.cli.client import Client, path_of
     from isochrone.cli.wait import wait_for
 
     if sum((at is not None, drain, cancel)) > 1:
         raise RefusedError("--at, --drain and --cancel exclude each other: give one of them")
+    if pair and wait:
+        raise RefusedError("--wait waits for the whole session: give it without --pair")
     if cancel and wait:
         raise RefusedError("--wait waits for SUSPENDED, which --cancel prevents: give one of them")
-    body: dict[str, object] = {"reason": reason}
+    body: dict[str, object] = {"reason": reason, "secondary_volumes": pair}
     if at is not None:
         body |= {"after_s": _after_s(at)} if at.startswith("+") else {"at": at}
     if drain or cancel:
@@ -70,10 +85,19 @@ def _after_s(text: str) -> float:
         ) from None
 
 
-def resume(name: Name, controller: Controller = CONTROLLER_DEFAULT, json: Json = False) -> None:
-    """Resynchronise a suspended session."""
+def resume(
+    name: Name,
+    pair: PairNames = [],  # noqa: B006  # Typer copies it
+    controller: Controller = CONTROLLER_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Resynchronise a suspended session, or some of its pairs.
+
+    With --pair, those that were suspended by themselves.
+    """
     from isochrone.cli.client import Client, path_of
 
     with Client(controller) as client:
-        answer = client.post(f"{path_of('sessions', name, what='session')}/resume", {})
+        path = f"{path_of('sessions', name, what='session')}/resume"
+        answer = client.post(path, {"secondary_volumes": pair})
     print_session(answer, json)

@@ -18,6 +18,7 @@ from isochrone.api.requests import (
     RecoverRequest,
     RemovePairsRequest,
     ResizeVolumeRequest,
+    ResumeRequest,
     ResyncRequest,
     SessionRequest,
     SuspendRequest,
@@ -33,7 +34,7 @@ from isochrone.controller.session_set import SessionSet, source_and_pairs, wait_
 from isochrone.controller.session_settings import chosen_pair_pace, chosen_settings
 from isochrone.controller.session_shell import SessionShell
 from isochrone.controller.split_reports import capture_split_report, session_split_report
-from isochrone.controller.suspending import suspend_session
+from isochrone.controller.suspending import resume_session, suspend_session
 from isochrone.model.errors import ConflictError, NotFoundError, UnavailableError
 from isochrone.model.states import SessionState
 from isochrone.report.models import (
@@ -310,20 +311,18 @@ class ControllerOperations:
         return await self._done(shell, "pairs are being removed")
 
     async def suspend(self, name: str, request: SuspendRequest) -> SessionReport:
-        """Stop copying, now or at a time."""
+        """Stop copying, now or at a time; all of a session or some pairs."""
         shell = self._sessions.get(name)
         now = primaries_now(shell, self._now())
-        shell.command(lambda: suspend_session(shell.session.suspension, request, now))
+        shell.command(lambda: suspend_session(shell.session, request, now))
         return await self._done(
             shell, "suspension was cancelled" if request.cancel else "suspension was commanded"
         )
 
-    async def resume(self, name: str) -> SessionReport:
+    async def resume(self, name: str, request: ResumeRequest) -> SessionReport:
         """Resynchronise."""
         shell = self._sessions.get(name)
-        document = shell.session.document
-        if document.state is not SessionState.ACTIVE or document.suspend_at_ns:
-            shell.command(shell.session.resume)
+        shell.command(lambda: resume_session(shell.session, request))
         return await self._done(shell, "session resumed by command")
 
     async def recover(self, name: str, request: RecoverRequest) -> SessionReport:

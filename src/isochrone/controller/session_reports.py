@@ -89,7 +89,7 @@ def session_report(
             _source_report(session, number, shell.source(number), now, there)
             for number in range(len(document.sources))
         ),
-        pairs=tuple(_pair_report(shell, pair, volumes, waiting) for pair in document.pairs),
+        pairs=tuple(_pair_report(shell, pair, volumes, waiting, there) for pair in document.pairs),
     )
 
 
@@ -171,7 +171,11 @@ def link_state(contact: Contact) -> LinkState:
 
 
 def _pair_report(
-    shell: SessionShell, pair: PairDocument, volumes: Mapping[str, Volume], waiting: WaitingSummary
+    shell: SessionShell,
+    pair: PairDocument,
+    volumes: Mapping[str, Volume],
+    waiting: WaitingSummary,
+    there: Now,
 ) -> PairReport:
     session = shell.session
     contact = session.contacts[pair.source]
@@ -193,6 +197,10 @@ def _pair_report(
         priority=pair.priority,
         pace=pair.pace,
         reason=_pair_reason(session, contact, pair, waiting),
+        image=_pair_image(session, pair, there),
+        suspend_at=there.wall_text_of(pair.suspend_at_ns)
+        if pair.suspend_at_ns and not pair.suspended
+        else None,
         refused=pair.primary_volume in contact.refused and not pair.removing,
         compared_track_count=told.compared_count if told else 0,
         equal_track_count=told.equal_count if told else 0,
@@ -226,6 +234,14 @@ def _waiting_tracks(pair: PairDocument, waiting: WaitingSummary) -> int:
     return 0 if pair.secondary_number is None else waiting.by_volume.get(pair.secondary_number, 0)
 
 
+def _pair_image(session: Session, pair: PairDocument, there: Now) -> TimePoint | None:
+    """Return the time of an image that is behind the session's; None of one that is not, or is no image yet."""
+    if not pair.image_ns or not pair.complete:
+        return None
+    time_ns = pair.image_time_ns(session.mover.consistency_ns)
+    return TimePoint.measure(time_ns, now_ns=there.host_ns, wall_now_ns=there.wall_ns)
+
+
 def _pair_reason(
     session: Session, contact: Contact, pair: PairDocument, waiting: WaitingSummary
 ) -> str | None:
@@ -233,6 +249,8 @@ def _pair_reason(
         return "leaves the session"
     if session.document.state is SessionState.SUSPENDED:
         return session.document.reason
+    if pair.suspended:
+        return pair.suspend_reason if pair.suspend_at_ns else "its resume is on the way to its primary"
     if _waiting_tracks(pair, waiting):
         return f"tracks wait for the device: {waiting.reason}"
     return contact.refused.get(pair.primary_volume) or unreadable_text(session, pair) or None

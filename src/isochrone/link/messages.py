@@ -167,12 +167,18 @@ class WantedVolume:
             the volume is captured already.
         priority: volumes of a higher one are copied first; among equals the one with least to copy.
         pace: the volume's own pace level, None for the session's.
+        suspend_at_ns: the volume is to be suspended from this time on: its writes up to it are sent, later ones only marked.
+            0 when it is not; if it was, its marked tracks are copied.
+        is_duplex: its pair is DUPLEX: when it is suspended, its writes up to that time are wanted. Otherwise a suspension
+            breaks its copy off, and nothing more of it is.
     """
 
     name: Name
     not_empty: bool = False
     priority: U32 = 0
     pace: PaceLevel | None = None
+    suspend_at_ns: U64 = 0
+    is_duplex: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +202,13 @@ class Configure:
 
 @dataclass(frozen=True, slots=True)
 class VolumeInfo:
-    """One primary volume as its controller knows it."""
+    """One primary volume as its controller knows it; `suspended_ns` as in VolumeCopy."""
 
     name: Name
     number: U32
     size_bytes: U64
     tracks_to_copy: U64
+    suspended_ns: U64 = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +324,8 @@ class VolumeCopy:
         unreadable: the first runs of them.
         compared_count: tracks compared since the copy began; kept until another copy compares.
         equal_count: those of them that were equal, and so not sent.
+        suspended_ns: the volume is suspended: nothing of it that is later will come. 0 when it is not. With
+            copied_through_ns 0 its copy was broken off, and nothing more of it comes at all.
     """
 
     number: U32
@@ -326,6 +335,7 @@ class VolumeCopy:
     unreadable: Annotated[list[TrackRun], Field(max_length=UNREADABLE_RUNS_MAX)] = field(default_factory=list)
     compared_count: U64 = 0
     equal_count: U64 = 0
+    suspended_ns: U64 = 0
 
 
 @dataclass(frozen=True, slots=True)

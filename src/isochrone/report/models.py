@@ -189,9 +189,11 @@ class PairReport(Report):
         tracks_to_copy: tracks the present copy began with; None until the primary has told it.
         tracks_remaining: tracks whose image is still to be read; None until the primary has told it.
         estimate_s: time until the copy is complete at the present rate; None when idle, unknown or complete.
-        reason: why the pair is SUSPENDED, cannot start, or has tracks that wait; None otherwise.
+            reason: why the pair is SUSPENDED, cannot start, or has tracks that wait; None otherwise.
         waiting_track_count: tracks that came and that the device here has not taken yet.
-        refused: it cannot start as it is (no such volume, another size, data at the secondary): a person must act.
+            image: while the secondary's image is of another time than the session's: its time; None otherwise.
+        suspend_at: a suspension of this pair by itself is pending: its time (ISO 8601, UTC); None otherwise.
+            refused: it cannot start as it is (no such volume, another size, data at the secondary): a person must act.
         priority: pairs of a higher one are copied first; among equals the one with least to copy.
         pace: its own pace level; None for the session's.
         compared_track_count: tracks that were compared before they were sent, in the last copy that compared any.
@@ -209,6 +211,8 @@ class PairReport(Report):
     tracks_remaining: int | None
     estimate_s: float | None = None
     reason: str | None = None
+    image: TimePoint | None = None
+    suspend_at: str | None = None
     refused: bool = False
     priority: int = 0
     pace: PaceLevel | None = None

@@ -265,9 +265,15 @@ def pairs_table(pairs: Iterable[PairReport]) -> Table:
             NONE if pair.copied_percent is None else f"{pair.copied_percent:.1f} %",
             NONE if pair.tracks_remaining is None else str(pair.tracks_remaining),
             NONE if pair.estimate_s is None else duration_text(pair.estimate_s),
-            pair.reason or _compared(pair) or NONE,
+            "; ".join(part for part in (pair.reason, _image_of(pair), _compared(pair)) if part) or NONE,
         )
     return table
+
+
+def _image_of(pair: PairReport) -> str:
+    if pair.image is not None:
+        return f"image of {pair.image.wall}"
+    return f"will be suspended at {pair.suspend_at}" if pair.suspend_at else ""
 
 
 def _compared(pair: PairReport) -> str:

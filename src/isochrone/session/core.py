@@ -108,7 +108,14 @@ class SessionCore:
         contact = self.contacts[source]
         contact.configures_sent += 1
         wanted = [
-            WantedVolume(pair.primary_volume, pair.is_confirmed, pair.priority, pair.pace)
+            WantedVolume(
+                pair.primary_volume,
+                pair.is_confirmed,
+                pair.priority,
+                pair.pace,
+                pair.suspend_at_ns,
+                pair.duplex,
+            )
             for pair in self.document.pairs
             if pair.source == source and not pair.removing
         ]

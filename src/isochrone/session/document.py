@@ -62,6 +62,12 @@ class PairDocument(BaseModel):
         removing: leaves the session once the primary has confirmed.
         priority: pairs of a higher one are copied first.
         pace: its own pace level, None for the session's.
+        suspend_at_ns: the pair is to be suspended by itself from this time on; 0 when it is to run.
+        suspended: its primary has done so. With suspend_at_ns 0 its resume is on the way.
+        image_ns: the committed image of the secondary is of this time, where C is past it; 0 when it is of C: the pair was
+            suspended, and its copy since is not complete.
+        image_until_ns: with image_ns, once the copy is complete and the hold lifted: the image is of C when C is past this.
+        suspend_reason, suspended_since_ns: for people.
         primary_marked_tracks: once its primary is fenced, tracks that may differ from the recovered image; None while not
             known.
     """
@@ -78,7 +84,19 @@ class PairDocument(BaseModel):
     removing: bool = False
     priority: U32 = 0
     pace: PaceLevel | None = None
+    suspend_at_ns: U64 = 0
+    suspended: bool = False
+    image_ns: U64 = 0
+    image_until_ns: U64 = 0
+    suspend_reason: Text = ""
+    suspended_since_ns: U64 = 0
     primary_marked_tracks: U64 | None = None
+
+    def image_time_ns(self, consistency_ns: int) -> int:
+        """Return the time of the committed image of a complete pair, when C is `consistency_ns`."""
+        if not self.image_ns or 0 < self.image_until_ns < consistency_ns:
+            return consistency_ns
+        return min(self.image_ns, consistency_ns)
 
     @property
     def is_confirmed(self) -> bool:
@@ -154,7 +172,9 @@ class SessionDocument(BaseModel):
     @property
     def is_image_complete(self) -> bool:
         """Whether the committed image is one instant of every volume of the session."""
-        return bool(self.pairs) and all(pair.complete for pair in self.pairs)
+        return bool(self.pairs) and all(
+            pair.complete and not pair.suspended and not pair.image_ns for pair in self.pairs
+        )
 
     @property
     def sources_in_use(self) -> set[int]:

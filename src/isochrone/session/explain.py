@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from isochrone.model.states import PairState, SessionState
+from isochrone.session import transitions
 from isochrone.session.contact import ContactState
 from isochrone.session.document import PairDocument
 from isochrone.session.retry_budget import waiting_words
@@ -54,6 +55,8 @@ def pair_state(session: Session, pair: PairDocument) -> PairState:
         return PairState.SIMPLEX
     if document.state is SessionState.SUSPENDED:
         return PairState.SUSPENDED
+    if pair.suspended:
+        return PairState.SUSPENDED
     if pair.duplex:
         return PairState.DUPLEX
     contact = session.contacts[pair.source]
@@ -80,7 +83,4 @@ def unreadable_text(session: Session, pair: PairDocument) -> str:
 
 def image_incomplete_because(session: Session) -> str:
     """Return why the committed image is not yet one instant of all volumes, "" when it is."""
-    missing = [pair.secondary_volume for pair in session.document.pairs if not pair.complete]
-    if not session.document.pairs:
-        return "the session has no pairs"
-    return f"the first copy of {', '.join(missing)} is not complete" if missing else ""
+    return transitions.incompleteness(session.document)

@@ -32,7 +32,7 @@ from isochrone.mover.lookup import VolumeLookup
 from isochrone.mover.mover import ReceivedSet
 from isochrone.session import transitions
 from isochrone.session.contact import Contact, ContactState
-from isochrone.session.document import PairDocument
+from isochrone.session.document import PairDocument, SessionDocument
 from isochrone.session.session import Session
 from isochrone.store.pool import Pool
 
@@ -129,7 +129,7 @@ class SessionLinks:
         elif isinstance(message, Configured):
             self._handle_configured(source, contact, message)
         elif isinstance(message, CopyProgress):
-            self._handle_copy_progress(contact, message)
+            self._handle_copy_progress(source, contact, message)
         elif isinstance(message, StreamCut):
             self._session.suspension.was_cut(source, contact, message.through_ns)
         elif isinstance(message, CaptureReport):
@@ -181,9 +181,7 @@ class SessionLinks:
             document = document.with_source(source, resume_wanted=False)
         new_stream = not (welcome.continues or welcome.suspended or welcome.awaits_appointment)
         if new_stream and not document.is_over:
-            document = transitions.with_hold(
-                document, source, welcome.incarnation, self._session.mover.form_ns
-            )
+            document = self._with_hold(document, source, welcome.incarnation)
         self._session.remember(document)
         if welcome.continues:
             self._session.mover.continue_stream(source)
@@ -223,7 +221,13 @@ class SessionLinks:
             name = self._session.document.sources[source].name
             self._session.suspension.suspend_all(f"primary {name}: {welcome.reason}", welcome.cause)
 
+    def _with_hold(self, document: SessionDocument, source: int, incarnation: str) -> SessionDocument:
+        mover = self._session.mover
+        through_ns = mover.sources[source].through_ns if source in mover.sources else 0
+        return transitions.with_hold(document, source, incarnation, mover.form_ns, through_ns)
+
     def _handle_configured(self, source: int, contact: Contact, configured: Configured) -> None:
+        self._session.pair_suspension.were_resumed(source, configured.volumes)
         if configured.number != contact.configures_sent:
             return  # of pairs that were wanted once; the answer to the last Configure is on its way
         infos = {info.name: info for info in configured.volumes}
@@ -323,11 +327,14 @@ class SessionLinks:
         if not self._session.document.is_over:
             self._session.mover.compare(source, query, self._lookups[source].secondary_of(query.volume))
 
-    def _handle_copy_progress(self, contact: Contact, progress: CopyProgress) -> None:
+    def _handle_copy_progress(self, source: int, contact: Contact, progress: CopyProgress) -> None:
         for volume in progress.volumes:
             contact.tracks_remaining[volume.number] = volume.tracks_remaining
             contact.copied_through_ns[volume.number] = volume.copied_through_ns
             contact.copies[volume.number] = volume
+            if volume.suspended_ns and not self._session.pair_suspension.was_suspended(source, volume):
+                self._session.close(source, "what waited for room held a copy that was broken off")
+                return
 
     def _handle_suspended(self, source: int, contact: Contact, suspended: Suspended) -> None:
         contact.suspended = True
@@ -344,11 +351,8 @@ class SessionLinks:
         contact.copied_through_ns.clear()
         for info in resumed.volumes:
             contact.tracks_remaining[info.number] = info.tracks_to_copy
-        self._session.remember(
-            transitions.with_hold(
-                self._session.document, source, resumed.incarnation, self._session.mover.form_ns
-            )
-        )
+        self._session.remember(self._with_hold(self._session.document, source, resumed.incarnation))
+        self._session.pair_suspension.were_resumed(source, resumed.volumes)
         self._session.mover.begin_stream(source)
         if self._session.document.state is SessionState.SUSPENDED:
             # It was suspended again before the primary had answered Resume.

@@ -21,6 +21,7 @@ from isochrone.session.core import SessionCore, mover_settings
 from isochrone.session.document import PairDocument, SessionDocument, SourceDocument
 from isochrone.session.gate import commit_limit_ns, copies_are_hardened
 from isochrone.session.own_marks import OwnMarks
+from isochrone.session.pair_suspension import PairSuspension
 from isochrone.session.recovery import Recovery
 from isochrone.session.retry_budget import over_budget_because
 from isochrone.session.settings import SessionSettings
@@ -45,6 +46,7 @@ class Session(SessionCore):
         self.split = Split(self)
         self.recovery = Recovery(self, self.split)
         self.suspension = Suspension(self, self.recovery)
+        self.pair_suspension = PairSuspension(self)
         self.acks_told: dict[int, Ack] = {}
         self.is_deleting = False
         self._lift_is_hardening = False
@@ -136,7 +138,7 @@ class Session(SessionCore):
         self.mover.commit(commit_limit_ns(limit_ns, floor_ns))
         if lifting:
             return
-        waiting = [pair for pair in document.pairs if not pair.duplex]
+        waiting = [pair for pair in document.pairs if not pair.duplex and not pair.suspended]
         if document.state is not SessionState.ACTIVE or (not waiting and document.hold_floor_ns is None):
             return
         if document.hold_floor_ns is not None:
@@ -147,7 +149,7 @@ class Session(SessionCore):
             # back the hold, and a recovery then would lose all that C was said to hold since.
             self.lifted_floor_ns = document.hold_floor_ns
             self.mover.want_harden()
-            self.remember(document.changed(hold_floor_ns=None))
+            self.remember(transitions.with_hold_lifted(document))
             return
         reached = [
             pair.secondary_volume
@@ -157,6 +159,8 @@ class Session(SessionCore):
         ]
         if reached:
             self.remember(transitions.with_duplex(document, reached))
+            if any(pair.suspend_at_ns and pair.duplex for pair in self.document.pairs):
+                self.reconfigure()  # now its primary is to end it exactly at that time
 
     def copied_through_ns(self, pair: PairDocument) -> int:
         """Return the time by which every image of the pair was captured, 0 while some is missing or unknown."""

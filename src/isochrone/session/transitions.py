@@ -107,14 +107,24 @@ def resumed(document: SessionDocument, now_ns: int) -> SessionDocument:
     )
 
 
-def with_hold(document: SessionDocument, source: int, incarnation: str, floor_ns: int) -> SessionDocument:
+def with_hold(
+    document: SessionDocument, source: int, incarnation: str, floor_ns: int, through_ns: int
+) -> SessionDocument:
     """A new incarnation begins at `source`: records were lost on the way, marked tracks will be copied.
 
     Its pairs are no longer DUPLEX. If any of them was complete, the committed image is kept as it is at `floor_ns` (or at
-    the floor of a hold already in force) until the copies are hardened.
+    the floor of a hold already in force) until the copies are hardened. Pairs that are suspended are not copied: of theirs
+    nothing has come that is later than `through_ns`, what the primary had promised, and nothing will.
     """
     document = document.with_source(source, incarnation=incarnation, resume_wanted=False)
-    return with_gap(document, [pair for pair in document.pairs if pair.source == source], floor_ns)
+    cut_off = {
+        pair.secondary_volume: pair.model_copy(update={"image_ns": max(1, through_ns)})
+        for pair in document.pairs
+        if pair.source == source and pair.suspended and pair.image_ns > through_ns
+    }
+    document = document.with_pairs(cut_off)
+    gaps = [pair for pair in document.pairs if pair.source == source and not pair.suspended]
+    return with_gap(document, gaps, floor_ns)
 
 
 def with_gap(document: SessionDocument, pairs: Iterable[PairDocument], floor_ns: int) -> SessionDocument:
@@ -126,12 +136,31 @@ def with_gap(document: SessionDocument, pairs: Iterable[PairDocument], floor_ns:
     return document.with_pairs(changed).changed(hold_floor_ns=held)
 
 
+def with_hold_lifted(document: SessionDocument) -> SessionDocument:
+    """Every copy under the hold is complete and hardened: the next commit takes C past the floor, and all images with it."""
+    floor_ns = document.hold_floor_ns or 0
+    behind = {
+        pair.secondary_volume: pair.model_copy(update={"image_until_ns": floor_ns})
+        for pair in document.pairs
+        if pair.image_ns and not pair.suspended
+    }
+    return document.with_pairs(behind).changed(hold_floor_ns=None)
+
+
 def with_duplex(document: SessionDocument, secondary_volumes: Iterable[str]) -> SessionDocument:
     """The group that completes these pairs has been committed."""
     reached = set(secondary_volumes)
     return document.with_pairs(
         {
-            pair.secondary_volume: pair.model_copy(update={"duplex": True, "complete": True})
+            pair.secondary_volume: pair.model_copy(
+                update={
+                    "duplex": True,
+                    "complete": True,
+                    "image_ns": 0,
+                    "image_until_ns": 0,
+                    "suspend_reason": "",
+                }
+            )
             for pair in document.pairs
             if pair.secondary_volume in reached
         }
@@ -243,6 +272,22 @@ def with_pairs_removing(document: SessionDocument, secondary_volumes: Iterable[s
     return document.with_pairs(changes)
 
 
+def incompleteness(document: SessionDocument) -> str:
+    """Return why the committed image is not one instant of all volumes, "" when it is."""
+    if not document.pairs:
+        return "the session has no pairs"
+    missing = [pair.secondary_volume for pair in document.pairs if not pair.complete]
+    stale = [p.secondary_volume for p in document.pairs if p.complete and (p.suspended or p.image_ns)]
+    reasons = []
+    if missing:
+        reasons.append(f"the first copy of {', '.join(missing)} is not complete")
+    if stale:
+        reasons.append(
+            f"{', '.join(stale)} was suspended, and its image is of an earlier time than the others'"
+        )
+    return "; ".join(reasons)
+
+
 def recovering(
     document: SessionDocument, limit_ns: int, now_ns: int, *, allow_incomplete: bool
 ) -> SessionDocument:
@@ -250,11 +295,8 @@ def recovering(
     if document.is_over:
         return document
     if not document.is_image_complete and not allow_incomplete:
-        missing = (
-            ", ".join(pair.secondary_volume for pair in document.pairs if not pair.complete) or "every volume"
-        )
         raise ConflictError(
-            f"session {document.name!r} has no complete image yet: the first copy of {missing} has not finished. "
+            f"session {document.name!r} has no complete image: {incompleteness(document)}. "
             "Recover with --incomplete only if a partial image is better than none",
             session=document.name,
         )

@@ -88,6 +88,7 @@ class Endings:
         if session.document.state is SessionState.SUSPENDED:
             self.world.operate(lambda s: s.resume())
             return False
+        self.world.operator.resume_pairs()
         return bool(session.document.pairs) and all(pair.duplex for pair in session.document.pairs)
 
     def end_in_calm(self) -> None:

@@ -48,6 +48,7 @@ class Tally:
     tracks_equal: int = 0
     tracks_spoiled: int = 0
     timed_suspensions: int = 0
+    pairs_behind: int = 0
     exact_suspensions: int = 0
     device_troubles: int = 0
     tracks_waited: int = 0
@@ -87,7 +88,7 @@ class Judge:
         if complete:
             self.tally.image_checks += 1
             self.tally.resyncs_held += session.document.hold_floor_ns is not None
-            self.check_volumes(complete, session.mover.consistency_ns)
+            self._check_images(complete, session.mover.consistency_ns)
             self._check_time_of_suspension(session.document, complete, session.mover.consistency_ns)
 
     def _check_time_of_suspension(
@@ -99,7 +100,16 @@ class Judge:
             raise OracleError("C has passed the time of a pending suspension:", [document.suspend_reason])
         if reached_ns:
             self.tally.exact_suspensions += 1
-            self.check_volumes(complete, reached_ns)
+            self._check_images(complete, reached_ns)
+
+    def _check_images(self, complete: Sequence[PairDocument], through_ns: int) -> None:
+        """Pairs that were suspended by themselves hold the writes up to then, all others those up to `through_ns`."""
+        times_ns = {pair.image_time_ns(through_ns) for pair in complete}
+        for time_ns in times_ns:
+            self.check_volumes(
+                [pair for pair in complete if pair.image_time_ns(through_ns) == time_ns], time_ns
+            )
+        self.tally.pairs_behind += len(times_ns) - 1
 
     def check_waiting(self, session: Session) -> None:
         """What waits for the device stops promises and nothing else, and is told (P6.1, P6.2, P6.4)."""
@@ -191,17 +201,17 @@ class Judge:
         if session is None:
             return
         held = self.history.state_at(None)
-        hardened_ns = self.secondary.journal_seen_ns
-        hardened = self.history.state_at(hardened_ns)
         for pair, captured, key in self._captured_pairs():
+            # Of a pair that was suspended by itself nothing later than its image is sure.
+            hardened_ns = min(self.secondary.journal_seen_ns, pair.image_time_ns(session.mover.journal_ns))
+            hardened = self.history.state_at(hardened_ns)
+            image_ns = pair.image_time_ns(session.mover.consistency_ns)
             marked = captured.change_map.marked()
             self.tally.mark_checks += 1
             image = None
             if self.secondary.is_up and pair.secondary_volume in self.secondary.pool.volumes:
                 image = self.history.split_tracks(self.read(pair.secondary_volume))
-            check_marked_or_there(
-                self.history, key, marked, image, session.mover.consistency_ns, hardened, hardened_ns
-            )
+            check_marked_or_there(self.history, key, marked, image, image_ns, hardened, hardened_ns)
             check_superset(key, held, hardened, marked, range(len(marked)))
 
     def _captured_pairs(self) -> Iterator[tuple[PairDocument, CapturedVolume, str]]:

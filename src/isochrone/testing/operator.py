@@ -38,12 +38,14 @@ class Operator:
         session = self._session()
         if session is None:
             return
-        if self._rng.random() < 0.4:
-            self._replace_a_pair(session)
-        elif session.document.state is SessionState.SUSPENDED:
-            self._world.operate(lambda s: s.resume())
-        elif self._rng.random() < 0.4:
+        if self._rng.random() < self._world.odds.pairs:
+            self._suspend_a_pair(session)
+        elif session.document.state is SessionState.ACTIVE and self._rng.random() < self._world.odds.timed:
             self._suspend_at_a_time()
+        elif self._rng.random() < 0.4:
+            self._replace_a_pair(session)
+        elif session.document.state is SessionState.SUSPENDED and self._rng.random() < 0.8:
+            self._world.operate(lambda s: s.resume())
         elif self._rng.random() < 0.3:
             self._world.operate(lambda s: s.suspend("by the operator"))
             if self._rng.random() < 0.3:  # on second thoughts
@@ -103,6 +105,31 @@ class Operator:
 
     def _cancel(self) -> None:
         self._world.operate(lambda s: s.suspension.cancel())
+
+    def _suspend_a_pair(self, session: Session) -> None:
+        """Suspend one pair by itself, now or soon; or bring it back, or think better of it."""
+        world, now_ns = self._world, self._events.now_ns()
+        names = [self._rng.choice([pair.secondary_volume for pair in session.document.pairs] or ["none"])]
+        at_ns = now_ns + self._rng.choice((0, 20, 100)) * MILLISECOND_NS
+        command = self._rng.random()
+        if command < 0.3:
+            world.operate(lambda s: s.pair_suspension.resume(names))
+        elif command < 0.4:
+            world.operate(lambda s: s.pair_suspension.cancel(names))
+        elif command < 0.6:
+            world.operate(lambda s: s.pair_suspension.drain(names, "drained", now_ns))
+        else:
+            world.operate(lambda s: s.pair_suspension.suspend(names, at_ns, "for a while"))
+
+    def resume_pairs(self) -> None:
+        """Bring back every pair that is suspended by itself, or is about to be."""
+        session = self._session()
+        for pair in session.document.pairs if session and not session.document.is_over else ():
+            names = [pair.secondary_volume]
+            if pair.suspended and pair.suspend_at_ns and not pair.removing:
+                self._world.operate(lambda s, names=names: s.pair_suspension.resume(names))  # type: ignore[misc]
+            elif pair.suspend_at_ns and not pair.removing:
+                self._world.operate(lambda s, names=names: s.pair_suspension.cancel(names))  # type: ignore[misc]
 
     # A pair leaves and comes back, to a new volume
 

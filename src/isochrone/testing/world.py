@@ -56,7 +56,11 @@ RUN_NS_MAX: Final = 1200 * MILLISECOND_NS
 
 @dataclass(slots=True)
 class Odds:
-    """How rough one world is, drawn from its seed: chances per fault event."""
+    """How rough one world is, drawn from its seed: chances per fault event.
+
+    Attributes:
+        pairs, timed: of the operator's deeds: suspends or resumes one pair; suspends at a time.
+    """
 
     cut: float = 0.12
     stall: float = 0.06
@@ -67,6 +71,8 @@ class Odds:
     crash_in_disk: float = 0.12
     power: float = 0.1
     operator: float = 0.15
+    pairs: float = 0.15
+    timed: float = 0.25
     stop: float = 0.05
     device: float = 0.1
     corruption: float = 0.0
