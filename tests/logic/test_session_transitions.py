@@ -229,3 +229,79 @@ def test_a_document_reads_back_as_it_was_written() -> None:
 def test_a_damaged_document_is_named(value: bytes) -> None:
     with pytest.raises(DamagedError, match="session/s"):
         load_document("session/s", value)
+
+
+# Many pairs
+
+
+class CountedName(str):
+    """A name that counts how often it is compared with another: work that grows with the square of pairs shows."""
+
+    __slots__ = ()
+
+    compared_count = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        CountedName.compared_count += 1
+        return str.__eq__(self, other)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["to an empty session", "to one that has as many"])
+def test_adding_pairs_looks_at_each_name_a_bounded_number_of_times(at_once: bool) -> None:
+    count = 2000
+    before = document().changed(pairs=())
+    if not at_once:
+        before = transitions.with_pairs_added(
+            before, [], [("p1", CountedName(f"x{n}"), CountedName(f"sx{n}")) for n in range(count)]
+        )
+    CountedName.compared_count = 0
+    pairs = [("p1", CountedName(f"v{n}"), CountedName(f"s{n}")) for n in range(count)]
+    after = transitions.with_pairs_added(before, [], pairs)
+    assert [pair.secondary_volume for pair in after.pairs[-count:]] == [name for _, _, name in pairs]
+    assert CountedName.compared_count < 20 * count
+
+
+@pytest.mark.parametrize(
+    ("pairs", "text"),
+    [
+        ([("p1", "c", "sa")], "volume 'sa' is a secondary of session 's' already"),
+        ([("p1", "a", "sc")], "volume p1:a is in session 's' already"),
+        ([("p1", "a", "sa")], "volume 'sa' is a secondary of session 's' already"),
+        ([("p2", "b", "sa")], "volume 'sa' is a secondary of session 's' already"),
+        ([("p1", "a", "sb")], "volume p1:a is in session 's' already"),
+        ([("p1", "c", "sc"), ("p2", "c", "sc")], "volume 'sc' is a secondary of session 's' already"),
+        ([("p1", "c", "sc"), ("p1", "c", "sd")], "volume p1:c is in session 's' already"),
+    ],
+    ids=[
+        "secondary",
+        "primary",
+        "both",
+        "the secondary first",
+        "the primary first",
+        "twice here",
+        "same here",
+    ],
+)
+def test_a_pair_is_told_of_the_first_pair_that_is_in_its_way(
+    pairs: list[tuple[str, str, str]], text: str
+) -> None:
+    with pytest.raises(ConflictError) as caught:
+        transitions.with_pairs_added(document(), [], pairs)
+    assert str(caught.value) == text
+
+
+def test_the_same_volume_of_two_primaries_makes_two_pairs() -> None:
+    after = transitions.with_pairs_added(document(), [], [("p2", "a", "sc")])
+    assert [(pair.source, pair.primary_volume) for pair in after.pairs] == [(0, "a"), (1, "b"), (1, "a")]
+
+
+def test_a_primary_named_again_gets_its_new_address_and_a_new_one_follows() -> None:
+    given = [SourceDocument(name="p2", address="unix:/n"), SourceDocument(name="p3", address="unix:/p3")]
+    after = transitions.with_pairs_added(document(), given, [("p3", "c", "sc")])
+    assert [(source.name, source.address) for source in after.sources] == [
+        ("p1", "unix:/p1"),
+        ("p2", "unix:/n"),
+        ("p3", "unix:/p3"),
+    ]
+    assert after.pairs[-1].source == 2

@@ -189,8 +189,11 @@ class Session(SessionCore):
         for pair in gone:
             if pair.secondary_number is not None:
                 self.mover.forget_volume(pair.secondary_number)
+        leaving = {pair.secondary_volume for pair in gone}
         self.remember(
-            self.document.changed(pairs=tuple(pair for pair in self.document.pairs if pair not in gone))
+            self.document.changed(
+                pairs=tuple(pair for pair in self.document.pairs if pair.secondary_volume not in leaving)
+            )
         )
 
     def _send_acks(self) -> None:

@@ -179,32 +179,40 @@ def with_pairs_added(
             f"session {document.name!r} is {document.state}: delete it and create a new one",
             session=document.name,
         )
-    known = {source.name: number for number, source in enumerate(document.sources)}
+    members = list(document.sources)
+    known = {source.name: number for number, source in enumerate(members)}
     for source in sources:
         if source.name in known:
-            document = document.with_source(known[source.name], address=source.address)
+            member = members[known[source.name]]
+            members[known[source.name]] = member.model_copy(update={"address": source.address})
         else:
-            known[source.name] = len(document.sources)
-            document = document.changed(sources=(*document.sources, source))
+            known[source.name] = len(members)
+            members.append(source)
+    grown = list(document.pairs)
+    # By either end, the place of the first pair that has it: a new pair is told of the first one in its way.
+    secondaries: dict[str, int] = {}
+    primaries: dict[tuple[int, str], int] = {}
+    for place, pair in enumerate(grown):
+        secondaries.setdefault(pair.secondary_volume, place)
+        primaries.setdefault((pair.source, pair.primary_volume), place)
     for primary, primary_volume, secondary_volume in pairs:
         if primary not in known:
             raise RefusedError(
                 f"pair {primary}:{primary_volume} names no primary of the session: add --primary {primary}=ADDRESS"
             )
-        for pair in document.pairs:
-            if pair.secondary_volume == secondary_volume:
-                raise ConflictError(
-                    f"volume {secondary_volume!r} is a secondary of session {document.name!r} already"
-                )
-            if (pair.source, pair.primary_volume) == (known[primary], primary_volume):
-                raise ConflictError(
-                    f"volume {primary}:{primary_volume} is in session {document.name!r} already"
-                )
-        added = PairDocument(
-            source=known[primary], primary_volume=primary_volume, secondary_volume=secondary_volume
+        ends = (known[primary], primary_volume)
+        secondary_place = secondaries.setdefault(secondary_volume, len(grown))
+        primary_place = primaries.setdefault(ends, len(grown))
+        if secondary_place < len(grown) and secondary_place <= primary_place:
+            raise ConflictError(
+                f"volume {secondary_volume!r} is a secondary of session {document.name!r} already"
+            )
+        if primary_place < len(grown):
+            raise ConflictError(f"volume {primary}:{primary_volume} is in session {document.name!r} already")
+        grown.append(
+            PairDocument(source=ends[0], primary_volume=primary_volume, secondary_volume=secondary_volume)
         )
-        document = document.changed(pairs=(*document.pairs, added))
-    return document
+    return document.changed(sources=tuple(members), pairs=tuple(grown))
 
 
 def with_settings(document: SessionDocument, **settings: object) -> SessionDocument:
@@ -239,16 +247,12 @@ def with_pair_pace(document: SessionDocument, paces: Mapping[str, PaceLevel | No
     Pairs are named by their secondary volume, or as PRIMARY:VOLUME.
     """
     changes: dict[str, PairDocument] = {}
+    by_name: dict[str, PairDocument] = {}
+    for each in document.pairs:
+        by_name.setdefault(each.secondary_volume, each)
+        by_name.setdefault(f"{document.sources[each.source].name}:{each.primary_volume}", each)
     for name, pace in paces.items():
-        pair = next(
-            (
-                pair
-                for pair in document.pairs
-                if name
-                in (pair.secondary_volume, f"{document.sources[pair.source].name}:{pair.primary_volume}")
-            ),
-            None,
-        )
+        pair = by_name.get(name)
         if pair is None:
             raise NotFoundError(f"session {document.name!r} has no pair {name!r}", volume=name)
         changes[pair.secondary_volume] = pair.model_copy(update={"pace": pace})
@@ -261,9 +265,10 @@ def with_pairs_removing(document: SessionDocument, secondary_volumes: Iterable[s
         raise ConflictError(
             f"session {document.name!r} is {document.state}: its pairs have ended", session=document.name
         )
+    by_name = {pair.secondary_volume: pair for pair in document.pairs}
     changes: dict[str, PairDocument] = {}
     for name in secondary_volumes:
-        pair = next((pair for pair in document.pairs if pair.secondary_volume == name), None)
+        pair = by_name.get(name)
         if pair is None:
             raise NotFoundError(
                 f"session {document.name!r} has no pair with secondary volume {name!r}", volume=name
