@@ -319,13 +319,12 @@ class Primary:
             self._meet_limit()
         routes_changed = False
         for stream in self.streams.values():
-            copying = stream.is_copying
             if stream.link_is_overdue:
                 timeout_s = stream.document.policy.link_timeout_ns / 1e9
                 self.suspend(
                     stream, f"the mover has not been connected for {timeout_s:g} s", SuspendCause.LINK
                 )
-            stream.copy(now_ns, self._enter, beside_writes=beside_writes)
+            routes_changed |= stream.copy(now_ns, self._enter, beside_writes=beside_writes)
             routes_changed |= stream.cut_if_due()
             if stream.suspend_due_volumes():
                 self._remember_volumes(stream)
@@ -335,7 +334,6 @@ class Primary:
             stream.send_progress(now_ns)
             self._reporter.work(stream, now_ns)
             stream.prune(now_ns, self._remember_hardened)
-            routes_changed |= copying
         if routes_changed:
             self.rebuild_routes()
         self._pool.log_write()

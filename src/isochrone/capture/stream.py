@@ -448,13 +448,14 @@ class SessionStream:
 
     def copy(
         self, now_ns: int, enter: Callable[[SessionStream, RecordBatch], None], *, beside_writes: bool
-    ) -> None:
+    ) -> bool:
         """Put the next images into the stream, as far as policy and the copier's share of the side file allow.
 
-        `enter` puts a batch into this session's stream; `beside_writes` says that applications write.
+        `enter` puts a batch into this session's stream; `beside_writes` says that applications write. Returns whether
+        the copy of a volume has ended: its writes take another way from here on.
         """
         if not (self.is_capturing and self._configured):
-            return
+            return False
         settings = self._settings
         steps, step_tracks = COPY_STEPS_PER_TICK_MAX, settings.copy_step_tracks_max
         if beside_writes:
@@ -482,9 +483,10 @@ class SessionStream:
         ]
         for query in self._comparing.queries(suspects, self._stamper.stamp, steps, step_tracks):
             self.send(query)
-        for captured in copying:
-            if captured.copier and captured.copier.remaining == 0:
-                captured.end_copy(self._stamper.promise())
+        done = [captured for captured in copying if captured.copier and captured.copier.remaining == 0]
+        for captured in done:
+            captured.end_copy(self._stamper.promise())
+        return bool(done)
 
     def compared(self, answer: Compared) -> None:
         """The mover has compared. Raises ProtocolError when it answers what was not asked."""
