@@ -128,7 +128,8 @@ class World:
     def _make_primary(self, number: int) -> PrimaryNode:
         spill_tracks = self.rng.choice((0, 100, 4000))
         settings = CaptureSettings(
-            side_file_bytes_max=self.rng.choice((64, 64, 300, 4000)) * 4096,
+            side_file_bytes_max=self.rng.choice((40, 40, 64, 300) if spill_tracks else (64, 64, 300, 4000))
+            * 4096,
             spill_bytes_max=spill_tracks * 4096,
             spill_segment_bytes=self.rng.choice((20, 100)) * 4096,
             record_set_bytes_max=self.rng.choice((8192, 65536)),
