@@ -345,7 +345,10 @@ _FENCED: Final = (
     r"was recovered at west under epoch.*request failed",
     r"request failed.*was recovered at west",
 )
-_TROUBLE: Final = (r"session cannot go on",)
+_TROUBLE: Final = (
+    r"session cannot go on",
+    r"SUSPENDED.*(tried again to the limit|the pool is read-only).*(session|capture) changed",
+)
 _LOSS: Final = (
     *_TROUBLE,
     r"pool turned read-only",

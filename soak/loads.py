@@ -250,12 +250,12 @@ class DatabaseLoad:
             self._was_lost = True
 
     def primaries_lost(self, lost: tuple[ControllerProcess, ...]) -> None:  # noqa: ARG002  # either one is fatal to it
-        """Its disks are gone: the server dies too."""
+        """Its disks are gone: the server dies too, also in the middle of its start."""
+        self._cluster.kill()
         if self._bench is not None:
-            self._cluster.kill()
             self._end_clients()
-            self._mounts.close()
             self._was_lost = True
+        self._mounts.close()
 
     def check(self, controller: ControllerProcess, recovered_ns: int) -> str:
         """See Load; the database must not run elsewhere."""

@@ -133,6 +133,7 @@ def soak(
             _play(stage, result, console, began_s + seconds, rounds, faults)
         except (AssertionError, IsochroneError, OSError) as error:
             result.faults_found.append(f"{type(error).__name__}: {error}")
+            console.print(result.faults_found[-1], markup=False)
             for name, lines in stage.sites.logs.items():
                 console.print(f"--- log of {name}", *lines[-LOG_LINES_SHOWN:], sep="\n", markup=False)
         expected = [
