@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from isochrone.capture import handshake, links, pruning
 from isochrone.capture.activity_map import ActivityMap
+from isochrone.capture.captured_volume import CapturedVolume
 from isochrone.capture.change_map import ChangeMap
 from isochrone.capture.copier import Copier
 from isochrone.capture.fencing import Fencing
 from isochrone.capture.stamper import Stamper
-from isochrone.capture.stream import CapturedVolume, SessionStream
+from isochrone.capture.stream import SessionStream
 from isochrone.link.messages import Ack, Fenced, Quiesced, Refused, Welcome
 from isochrone.model.errors import IsochroneError
 from isochrone.mover.mover import Mover

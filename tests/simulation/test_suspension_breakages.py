@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from isochrone.capture.stream import CapturedVolume, SessionStream
+from isochrone.capture.captured_volume import CapturedVolume
+from isochrone.capture.stream import SessionStream
 from isochrone.link.messages import VolumeCopy
 from isochrone.model.errors import IsochroneError
 from isochrone.mover.mover import Mover

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from isochrone.capture.captured_volume import CapturedVolume
 from isochrone.capture.forecast import FillForecast
 from isochrone.capture.pacing import pace_delay_ns
 from isochrone.capture.route import volume_pacing
 from isochrone.capture.side_file import SideFile
-from isochrone.capture.stream import CapturedVolume, SessionStream
+from isochrone.capture.stream import SessionStream
 from isochrone.capture.throttle import Throttle
 from isochrone.link.messages import CaptureReport, VolumeDelay, cut_text
 

@@ -9,10 +9,10 @@ from isochrone.capture.activity_map import (
     activity_map_name,
     remove_activity_map,
 )
+from isochrone.capture.captured_volume import CapturedVolume
 from isochrone.capture.change_map import CHANGE_MAP_PREFIX, ChangeMap, change_map_name
 from isochrone.capture.document import CaptureDocument
 from isochrone.capture.settings import CaptureSettings
-from isochrone.capture.stream import CapturedVolume
 from isochrone.model.choices import MarkPolicy
 from isochrone.store.disk import Disk
 from isochrone.store.pool import Pool

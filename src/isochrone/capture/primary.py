@@ -22,6 +22,7 @@ from isochrone.capture.actions import Action, CloseLink, ReleaseHeld
 from isochrone.capture.activity import Activities
 from isochrone.capture.backlog import Backlog
 from isochrone.capture.capture_reports import CaptureReporter
+from isochrone.capture.captured_volume import CapturedVolume
 from isochrone.capture.copy_pacer import APPLICATION_QUIET_NS
 from isochrone.capture.document import DOCUMENT_PREFIX, CaptureDocument, CaptureState, load_document
 from isochrone.capture.forecast import FillForecast
@@ -32,7 +33,7 @@ from isochrone.capture.settings import CaptureSettings
 from isochrone.capture.side_file import open_side_file
 from isochrone.capture.spill import SpillJob
 from isochrone.capture.stamper import Stamper
-from isochrone.capture.stream import CapturedVolume, SessionStream
+from isochrone.capture.stream import SessionStream
 from isochrone.capture.throttle import Throttle
 from isochrone.link.messages import CaptureReport, WantedVolume, cut_text
 from isochrone.model.errors import ConflictError, NotFoundError

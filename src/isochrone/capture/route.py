@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from isochrone.capture.activity import DurableMarks
 from isochrone.capture.activity_map import ActivityMap
 from isochrone.capture.backlog import Backlog
+from isochrone.capture.captured_volume import CapturedVolume
 from isochrone.capture.change_map import ChangeMap
 from isochrone.capture.copier import Copier
 from isochrone.capture.delays import DelayTotals
 from isochrone.capture.document import CaptureDocument
 from isochrone.capture.pacing import CURVES, VolumePacing
-from isochrone.capture.stream import CapturedVolume, SessionStream
+from isochrone.capture.stream import SessionStream
 from isochrone.model.choices import OverflowPolicy, PaceLevel
 
 

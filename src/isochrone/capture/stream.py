@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from isochrone.capture.actions import Action, SendMessage
-from isochrone.capture.activity_map import ActivityMap, Suspicion
 from isochrone.capture.backlog import Backlog
-from isochrone.capture.change_map import ChangeMap
+from isochrone.capture.captured_volume import CapturedVolume, copy_order
 from isochrone.capture.comparing import Comparing, Suspects
-from isochrone.capture.copier import CompareCount, Copier
 from isochrone.capture.copy_pacer import CopyPacer
 from isochrone.capture.cut import cut_batch, cut_batches
-from isochrone.capture.delays import DelayMeter, DelayTotals
+from isochrone.capture.delays import DelayTotals
 from isochrone.capture.document import CaptureDocument, CaptureState
 from isochrone.capture.pruning import Pruner
 from isochrone.capture.selection import NEVER_NS, select_records
@@ -25,7 +20,6 @@ from isochrone.capture.side_file import SideFile
 from isochrone.capture.stamper import Stamper
 from isochrone.link.messages import (
     PROGRESS_VOLUMES_MAX,
-    UNREADABLE_RUNS_MAX,
     Ack,
     CaptureReport,
     Compared,
@@ -34,167 +28,13 @@ from isochrone.link.messages import (
     RecordSet,
     StreamCut,
     Suspended,
-    TrackRun,
     VolumeCopy,
     VolumeInfo,
 )
-from isochrone.model.choices import ComparePolicy, PaceLevel
 from isochrone.model.records import MIXED_VOLUMES, RecordBatch
-from isochrone.store.volume import Volume
 
 COPY_STEPS_PER_TICK_MAX: Final = 4
 """Steps of the copier between two looks at application writes; queries of a comparison, likewise."""
-
-
-class CapturedVolume:
-    """One volume of a session at its primary.
-
-    Attributes:
-        captured_from_ns: records of the volume up to here are of an earlier time in the session, with a gap since.
-        compare_count: of the last copy that compared anything.
-        copy_began_ns: the tracks that `copier` still has to copy are in no record of a later time.
-        copier: what is still to be copied; None when nothing is.
-        activity: which regions a power loss makes suspect; None while marks are kept in memory only.
-        suspicion: how much of it was suspected when its marks could not be believed; None when they were.
-        copied_through_ns: time by which every image was captured; 0 while tracks remain.
-        priority: volumes of a higher one are copied first.
-        pace: its own pace level, None for the session's.
-        delays: what pacing has applied to it for this session.
-        is_duplex: the mover has said so of its pair in this incarnation.
-        suspend_at_ns: from when on it is to be suspended by itself, 0 for never.
-        suspended_ns: since when it is, 0 when it is not: writes up to it are sent, later ones only marked.
-    """
-
-    __slots__ = (
-        "activity",
-        "captured_from_ns",
-        "change_map",
-        "compare_count",
-        "copied_through_ns",
-        "copier",
-        "copy_began_ns",
-        "delays",
-        "is_duplex",
-        "pace",
-        "priority",
-        "suspend_at_ns",
-        "suspended_ns",
-        "suspicion",
-        "volume",
-    )
-
-    def __init__(
-        self,
-        volume: Volume,
-        change_map: ChangeMap,
-        captured_from_ns: int,
-        activity: ActivityMap | None = None,
-    ) -> None:
-        self.activity = activity
-        self.suspicion: Suspicion | None = None
-        self.captured_from_ns = captured_from_ns
-        self.volume = volume
-        self.change_map = change_map
-        self.compare_count = CompareCount()
-        self.copier: Copier | None = None
-        self.copy_began_ns = 0
-        self.copied_through_ns = 0
-        self.priority = 0
-        self.pace: PaceLevel | None = None
-        self.delays = DelayMeter()
-        self.is_duplex = False
-        self.suspend_at_ns = 0
-        self.suspended_ns = 0
-
-    @property
-    def tracks_remaining(self) -> int:
-        """Tracks whose image is still to be read."""
-        return self.copier.remaining if self.copier else 0
-
-    def progress(self) -> VolumeCopy:
-        """Return what the mover is told of the copy."""
-        copier = self.copier
-        return VolumeCopy(
-            self.volume.number,
-            self.tracks_remaining,
-            self.copied_through_ns,
-            copier.unreadable_count if copier else 0,
-            [TrackRun(*run) for run in copier.unreadable_runs(UNREADABLE_RUNS_MAX)] if copier else [],
-            self.compare_count.compared,
-            self.compare_count.equal,
-            self.suspended_ns,
-        )
-
-    def suspect_all(self) -> None:
-        """Nothing is known about the secondary: all of the volume may differ. Raises OSError, PoolReadOnlyError."""
-        if self.activity is not None:
-            self.activity.activate_all()
-        self.change_map.suspect_all()
-
-    def mark_mapped(self) -> None:
-        """The secondary is empty and lacks all that is mapped here. Raises as `suspect_all` does."""
-        if self.activity is not None:
-            self.activity.activate_all()
-        self.change_map.mark_where(self.volume.mapped())
-
-    def mark_runs(self, runs: Sequence[tuple[int, int]]) -> None:
-        """Mark runs of tracks (first, count) that changed elsewhere. Raises as `suspect_all` does."""
-        if self.activity is not None:
-            for run in runs:
-                self.activity.ask(*run)
-            for call in self.activity.activate():
-                call()
-        for run in runs:
-            self.change_map.mark(*run)
-
-    def start_copy(self, track_size_bytes: int, now_ns: int, compare: ComparePolicy) -> None:
-        """Copy every marked track; marks are kept until all of it is hardened. `now_ns` is a promise of the stamper."""
-        self.change_map.freeze()
-        marked = self.change_map.marked()
-        suspected: NDArray[np.bool_] | None = None
-        if compare is ComparePolicy.SUSPECTED:
-            suspected = self.change_map.suspected()
-        elif compare is ComparePolicy.ALWAYS:
-            suspected = marked
-        if suspected is not None and suspected.any():
-            self.compare_count = CompareCount()
-        self.copier = Copier(self.volume, marked, track_size_bytes, suspected, self.compare_count)
-        self.copy_began_ns = now_ns
-        self.copied_through_ns = 0
-        self.is_duplex = False
-
-    def end_copy(self, copied_through_ns: int) -> None:
-        """Every marked track was captured, or found equal, before `copied_through_ns`, a promise of the stamper."""
-        self.copier = None
-        self.copied_through_ns = copied_through_ns
-        self.change_map.thaw(copied_through_ns, found_equal=self.compare_count.equal > 0)
-
-    def stop_copy(self) -> None:
-        """Give the copy up; the marks remember what is missing."""
-        self.change_map.freeze()
-        self.copier = None
-        self.copied_through_ns = 0
-        self.is_duplex = False
-
-    def suspend(self, cut_ns: int, now_ns: int) -> None:
-        """Capture nothing later than `cut_ns`; of a pair that is not DUPLEX, send nothing more. `now_ns` is a promise."""
-        self.suspended_ns = cut_ns
-        if self.is_duplex:
-            self.cut(cut_ns)
-        if not self.is_duplex or self.copied_through_ns == 0:
-            self.stop_copy()
-            self.captured_from_ns = now_ns
-
-    def cut(self, cut_ns: int) -> None:
-        """The stream ends at `cut_ns`: every mark is kept from here on, and a copy counts only if its last image is in."""
-        if self.copier is not None or self.copied_through_ns > cut_ns:
-            self.stop_copy()
-        else:
-            self.change_map.freeze()
-
-
-def _copy_order(captured: CapturedVolume) -> tuple[int, int]:
-    return (-captured.priority, captured.tracks_remaining)
 
 
 class SessionStream:
@@ -300,9 +140,8 @@ class SessionStream:
         self.incarnation = incarnation
         self._comparing.begin(incarnation)
         self._began_ns = self._stamper.promise()
-        self.suspend_at_ns = (
-            0  # of a suspension that was pending earlier; the mover says so again if it still is
-        )
+        # A suspension that was pending earlier: the mover says so again if it still is.
+        self.suspend_at_ns = 0
         self.cut_ns = 0
         for captured in self.volumes.values():
             if captured.suspended_ns:
@@ -319,9 +158,8 @@ class SessionStream:
         """Stop capturing; the marks are a superset of what the secondary lacks."""
         self.backlog.clear()
         self.incarnation = ""
-        self.suspend_at_ns = (
-            0  # nothing is left that could be cut; the mover will say so again if it still wants it
-        )
+        # Nothing is left that could be cut; the mover says so again if it still wants it.
+        self.suspend_at_ns = 0
         self.cut_ns = 0
         for captured in self.volumes.values():
             captured.stop_copy()
@@ -478,7 +316,7 @@ class SessionStream:
                 enter(self, batch)
         suspects = [
             Suspects(captured.copier, captured.volume.number, captured.copy_began_ns)
-            for captured in sorted(copying, key=_copy_order)
+            for captured in sorted(copying, key=copy_order)
             if captured.copier and captured.copy_began_ns <= self.sent_through_ns
         ]
         for query in self._comparing.queries(suspects, self._stamper.stamp, steps, step_tracks):
@@ -516,7 +354,7 @@ class SessionStream:
     def _next_to_copy(self) -> CapturedVolume | None:
         """Highest priority, then smallest remaining first: pairs become DUPLEX early, no big one holds back the small."""
         waiting = [c for c in self.volumes.values() if c.copier and c.copier.has_images]
-        return min(waiting, key=_copy_order, default=None)
+        return min(waiting, key=copy_order, default=None)
 
     def send_records(self, now_ns: int) -> None:
         """Send what is captured as far as the window and the link take it, else a heartbeat when one is due."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from isochrone.capture import stream as stream_module
+from isochrone.capture import captured_volume
 from isochrone.capture.document import CaptureState
 from isochrone.capture.side_file import SideFile
 from isochrone.capture.stream import SessionStream
@@ -147,7 +147,7 @@ def _spill_report(side_file: SideFile) -> SpillReport | None:
     )
 
 
-def _regions(captured: stream_module.CapturedVolume) -> dict[str, int | None]:
+def _regions(captured: captured_volume.CapturedVolume) -> dict[str, int | None]:
     activity, suspicion = captured.activity, captured.suspicion
     return {
         "region_count": activity.region_count if activity else suspicion.region_count if suspicion else None,

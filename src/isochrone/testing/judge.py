@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from isochrone.capture.stream import CapturedVolume
+from isochrone.capture.captured_volume import CapturedVolume
 from isochrone.session.document import PairDocument, SessionDocument
 from isochrone.session.session import Session
 from isochrone.testing.application import volume_key

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from isochrone.capture.captured_volume import CapturedVolume
 from isochrone.capture.change_map import ChangeMap
 from isochrone.capture.copier import Copier
-from isochrone.capture.stream import CapturedVolume, SessionStream
+from isochrone.capture.stream import SessionStream
 from isochrone.link.messages import Compare, Compared, Configured, Message, RecordSet, Resumed, Welcome
 from isochrone.model.records import RECORD_DTYPE, RecordKind
 from isochrone.testing.events import MILLISECOND_NS
