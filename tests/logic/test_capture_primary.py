@@ -12,9 +12,12 @@ from isochrone.capture.document import CaptureState
 from isochrone.capture.primary import Primary
 from isochrone.capture.settings import CaptureSettings
 from isochrone.link.messages import (
+    Ack,
     Configure,
     CopyProgress,
     Fence,
+    Forget,
+    Message,
     Quiesce,
     RecordSet,
     Suspended,
@@ -497,3 +500,40 @@ def test_the_shell_is_told_how_much_waits_to_be_sent() -> None:
     site.clock.advance(SECOND_NS)
     site.tick()
     assert site.primary.unsent_bytes == 0
+
+
+@pytest.mark.parametrize("leaving", [Configure(2, [], SessionPolicy()), Forget()])
+def test_a_map_that_cannot_be_removed_leaves_the_volume_writable(leaving: Message) -> None:
+    site = PrimarySite()
+    site.open_stream()
+    site.copied()
+    site.disk.hook = fail_nth(1, errno.EIO, kind="remove", name="changes-")
+    site.say(1, leaving)
+    site.disk.hook = None
+    site.write("a", 3, 7)
+    assert site.pool.volumes["a"].read(3 * TRACK, 1) == b"\x07"
+    site.tick()
+    site.restart()
+    site.write("a", 4, 8)
+    assert not [name for name in site.disk.names() if name.startswith("changes-")]
+
+
+def test_a_session_that_cannot_remember_what_is_hardened_holds_up_no_other() -> None:
+    site = PrimarySite(settings=CaptureSettings(prune_interval_ns=0))
+    site.open_stream()
+    site.open_stream(link=2, greeting=hello(session_id=OTHER_ID, session_name="t", mover_id=OTHER_ID))
+    site.copied()
+    site.copied(link=2)
+    site.write("a", 3, 7)
+    first = site.primary.streams[SESSION_ID]
+    site.tick()
+    site.disk.hook = fail_nth(1, kind="datasync")
+    with pytest.raises(OSError, match="simulated"):
+        run(site.pool.sync())
+    site.say(1, Ack(first.sent_through_ns, 1 << 40, first.sent_through_ns))
+    site.take(2)
+    sent_ns = site.primary.streams[OTHER_ID].sent_through_ns
+    site.clock.advance(100 * MILLISECOND_NS)
+    with pytest.raises(PoolReadOnlyError):
+        site.primary.tick()
+    assert site.primary.streams[OTHER_ID].sent_through_ns > sent_ns

@@ -334,10 +334,12 @@ class Primary:
             stream.send_records(now_ns)
             stream.send_progress(now_ns)
             self._reporter.work(stream, now_ns)
-            stream.prune(now_ns, self._remember_hardened)
         if routes_changed:
             self.rebuild_routes()
         self._pool.log_write()
+        # Last, because it writes documents: where the pool takes none any more, what was captured still leaves.
+        for stream in self.streams.values():
+            stream.prune(now_ns, self._remember_hardened)
 
     def next_spill_job(self) -> SpillJob | None:
         """Return blocking calls to be made in a thread; None when there are none, or some are under way."""
@@ -436,9 +438,9 @@ class Primary:
         # A map exists before the document that names it and is removed after it: a session never starts on a map
         # that a crash has emptied.
         self._remember_volumes(stream)
+        self.rebuild_routes()  # before files are removed, which may fail: no write may meet a map that is closed
         for captured in dropped:
             self._files.remove(captured)
-        self.rebuild_routes()
         return refused
 
     def _remember_volumes(self, stream: SessionStream) -> None:
@@ -459,9 +461,9 @@ class Primary:
             with contextlib.suppress(OSError):  # the session's history says of which volume nothing is known
                 self._open_captured(stream, number)
         self.remember(stream, document.changed(volumes=tuple(sorted(stream.volumes))))
+        self.rebuild_routes()
         for captured in dropped:
             self._files.remove(captured)
-        self.rebuild_routes()
 
     def _begin_copy(self, stream: SessionStream, number: int, not_empty: bool) -> None:
         captured = stream.volumes[number]
@@ -510,12 +512,12 @@ class Primary:
         stream.backlog.clear()
         self._pool.delete_document(stream.document.key)
         self._pool.log_write()
-        for captured in stream.volumes.values():
-            self._files.remove(captured)
         if stream.link is not None:
             self.actions.append(CloseLink(stream.link, "the session was deleted here"))
             stream.detach()
         self.rebuild_routes()
+        for captured in stream.volumes.values():
+            self._files.remove(captured)
 
     def sessions_of_volume(self, number: int) -> list[str]:
         """Return the names of the sessions that capture volume `number`."""
