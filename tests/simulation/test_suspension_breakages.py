@@ -22,7 +22,7 @@ from isochrone.testing.endings import run_world
 from isochrone.testing.oracle import OracleError
 from isochrone.testing.world import Odds, World
 
-WORLDS_MAX = 120
+WORLDS_MAX = 200
 WORLDS_KEPT = 40
 TICKS_LATE = 20
 

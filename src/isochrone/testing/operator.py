@@ -14,6 +14,8 @@ from isochrone.testing.oracle import OracleError
 if TYPE_CHECKING:
     from isochrone.testing.world import World
 
+LOOKS_MS = (2, 5, 10, 20, 40)
+"""When the image is judged after the time of a suspension, which is over soon."""
 RETRY_NS = 60 * MILLISECOND_NS
 WATCH_NS = 400 * MILLISECOND_NS
 """How long a volume that has left is watched before it is deleted."""
@@ -99,6 +101,8 @@ class Operator:
         elif not world.operate(lambda s: s.suspension.suspend_at(at_ns, "at a time, by the operator")):
             return
         world.tally.timed_suspensions += 1
+        for delay_ms in LOOKS_MS:
+            self._events.after(at_ns - now_ns + delay_ms * MILLISECOND_NS, world.look)
         if self._rng.random() < 0.3:
             delay_ns = max(0, at_ns - now_ns + self._rng.randrange(-20, 20) * MILLISECOND_NS)
             self._events.after(delay_ns, self._cancel)

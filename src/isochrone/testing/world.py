@@ -365,7 +365,7 @@ class World:
         self._came_up(node)
         # A resync is short here; look while it is at work.
         for _ in range(CHECKS_AFTER_RESTART):
-            self.events.after(self.rng.randrange(100) * MILLISECOND_NS, self._look)
+            self.events.after(self.rng.randrange(100) * MILLISECOND_NS, self.look)
 
     def _look_at_marks(self, node: PrimaryNode) -> Callable[[], None]:
         def look() -> None:
@@ -375,7 +375,8 @@ class World:
 
         return look
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Judge the committed image now."""
         if self.checking:
             self.judge.check_committed_image()
 
