@@ -45,7 +45,7 @@ from support.cores import (
     SecondarySite,
     new_document,
 )
-from support.store import TRACK, records, run, tags, tracks
+from support.store import TRACK, records, run, tracks
 
 STREAM = "cc" * 16
 NUMBER = 7
@@ -204,26 +204,6 @@ def test_an_empty_volume_of_the_right_size_may_be_the_secondary() -> None:
     number = site.pool.create_volume("a", 16 * TRACK).number
     streaming(site)
     assert site.session.document.pairs[0].secondary_number == number
-
-
-@pytest.mark.parametrize(
-    ("size_tracks", "holds_data", "text"),
-    [(8, False, "resize one of them"), (16, True, "holds data already")],
-    ids=["another size", "data"],
-)
-def test_a_volume_that_cannot_be_the_secondary_is_refused_untouched_and_nothing_streams(
-    size_tracks: int, holds_data: bool, text: str
-) -> None:
-    site = greeted()
-    volume = site.pool.create_volume("a", size_tracks * TRACK)
-    if holds_data:
-        volume.write(0, tracks(9))
-    site.say(welcome())
-    site.say(configured(("a", NUMBER, 16)))
-    assert text in reason_of_close(site)
-    assert text in site.session.contacts[0].refused["a"]
-    assert not site.session.document.pairs[0].is_confirmed
-    assert tags(site.pool, "a", 1) == [9 if holds_data else 0]
 
 
 @pytest.mark.parametrize(

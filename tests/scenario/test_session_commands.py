@@ -98,6 +98,33 @@ def test_waiting_for_a_pair_that_is_refused_ends_with_the_reason(site: Site) -> 
         assert f"pair {volume}: {reason}" in failed.value.message
 
 
+def test_a_pair_that_does_not_fit_holds_up_no_other_and_joins_once_its_secondary_was_deleted(
+    site: Site,
+) -> None:
+    a, s = site.controllers("a", "s")
+    for controller, name, size_bytes in ((a, "data", 4), (a, "full", 4), (s, "full", 8)):
+        controller.create_volume(name, size_bytes * MIB)
+    write_block(a, "full", 3)
+    replica = replicate("bank", [(a, "data")], s)
+    s.command("session", "add", "bank", "--pair", "a:full")
+
+    def pair(volume: str) -> dict[str, Any]:
+        (found,) = (pair for pair in replica.report()["pairs"] if pair["secondary_volume"] == volume)
+        return dict(found)
+
+    wait_until(lambda: pair("full")["refused"], "the misfit is told", deadline_s=WAIT_S_MAX)
+    write_block(a, "data", 1)
+    wait_mirrored(replica, "data", 1)
+    assert (pair("full")["state"], pair("data")["state"]) == ("PENDING", "DUPLEX")
+    assert "has 8388608 bytes, its primary 4194304" in pair("full")["reason"]
+    assert source(replica)["reconnect_count"] == 0
+    s.command("volume", "delete", "full", "--yes")
+    wait_until(lambda: pair("full")["state"] == "DUPLEX", "the pair has joined", deadline_s=WAIT_S_MAX)
+    wait_mirrored(replica, "full", 3)
+    with pytest.raises(ProcessError, match="take the pair out first"):
+        s.command("volume", "delete", "full", "--yes")
+
+
 def test_a_secondary_cannot_be_the_primary_of_another_session(site: Site) -> None:
     a, s, t = site.controllers("a", "s", "t")
     a.create_volume("data", 4 * MIB)

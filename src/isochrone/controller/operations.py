@@ -179,7 +179,7 @@ class ControllerOperations:
 
     def _refuse_in_use(self, volume: Volume, done: str) -> None:
         """Raise ConflictError while a session or a client has `volume`."""
-        session = self._sessions.secondary_of(volume.name)
+        session = self._sessions.owner_of(volume.name)
         if session:
             raise ConflictError(
                 f"volume {volume.name!r} is a secondary of session {session!r} and cannot be {done}; take the pair out "

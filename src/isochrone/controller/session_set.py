@@ -90,6 +90,20 @@ class SessionSet:
                 return document.name
         return ""
 
+    def owner_of(self, volume: str) -> str:
+        """Return the session, as `secondary_of` does; "" also for a volume that was found not to fit its pair.
+
+        No session has it then: to resize or delete it is the cure.
+        """
+        for shell in self._shells.values():
+            session = shell.session
+            if session.document.state is not SessionState.ENDED and any(
+                pair.secondary_volume == volume and not session.is_left_out(pair)
+                for pair in session.document.pairs
+            ):
+                return session.document.name
+        return ""
+
     # Life
 
     def start(self) -> None:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from isochrone.link.messages import CaptureReport, VolumeCopy
 from isochrone.session.auto_resume import HeldTime
+from isochrone.session.fitting import Misfits
 from isochrone.session.settings import SessionSettings
 
 
@@ -51,6 +52,8 @@ class Contact:
             one was sound. `rejected_count` of them came; `rejected_because` says what was wrong with the last.
         tracks_remaining, copied_through_ns: by primary volume number, as last told.
         copies: what was told of each volume's copy beside them; of display value only.
+        refused: why pairs cannot start as they are, by primary volume: the primary has it not, or it is among `misfits`.
+        misfits: pairs left out of what it is asked for on this link.
     """
 
     def __init__(self, settings: SessionSettings, jitter: Callable[[], float], now_ns: int) -> None:
@@ -75,6 +78,7 @@ class Contact:
         self.copied_through_ns: dict[int, int] = {}
         self.copies: dict[int, VolumeCopy] = {}
         self.refused: dict[str, str] = {}
+        self.misfits = Misfits()
         self._settings = settings
         self._jitter = jitter
         self._redial_at_ns = now_ns
@@ -136,6 +140,7 @@ class Contact:
         self.tracks_remaining.clear()
         self.copied_through_ns.clear()
         self.copies.clear()
+        self.misfits.clear()
         self._redial_at_ns = now_ns + int(self._redial_ns * (0.5 + self._jitter() / 2))
         self._redial_ns = min(2 * self._redial_ns, self._settings.redial_ns_max)
 

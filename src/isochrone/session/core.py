@@ -13,8 +13,8 @@ from isochrone.link.messages import Configure, Message, WantedVolume
 from isochrone.mover.mover import Mover
 from isochrone.mover.settings import MoverSettings
 from isochrone.session.actions import Action, CloseLink, SendMessage
-from isochrone.session.contact import Contact
-from isochrone.session.document import SessionDocument
+from isochrone.session.contact import Contact, ContactState
+from isochrone.session.document import PairDocument, SessionDocument
 from isochrone.session.own_marks import OwnMarks
 from isochrone.session.settings import SessionSettings
 from isochrone.store.pool import Pool
@@ -104,7 +104,7 @@ class SessionCore:
         return self.lifted_floor_ns is not None
 
     def configure(self, source: int) -> None:
-        """Tell `source` which of its volumes are in the session."""
+        """Tell `source` which of its volumes are in the session; pairs that do not fit are left out."""
         contact = self.contacts[source]
         contact.configures_sent += 1
         wanted = [
@@ -117,7 +117,7 @@ class SessionCore:
                 pair.duplex,
             )
             for pair in self.document.pairs
-            if pair.source == source and not pair.removing
+            if pair.source == source and not pair.removing and not self.is_left_out(pair)
         ]
         message = Configure(
             contact.configures_sent, wanted, self.document.policy, self.document.suspend_at_ns
@@ -125,9 +125,24 @@ class SessionCore:
         self.actions.append(SendMessage(source, message, durably=True))
 
     def reconfigure(self) -> None:
-        """Tell every primary that is reached what is wanted now."""
+        """Tell every primary that is reached what is wanted now, also what did not fit before."""
         for source, contact in self.contacts.items():
+            contact.misfits.clear()
             if contact.is_welcomed:
+                self.configure(source)
+
+    def is_left_out(self, pair: PairDocument) -> bool:
+        """Whether a pair was found not to fit, and its primary is not asked for it."""
+        return not pair.is_confirmed and pair.primary_volume in self.contacts[pair.source].misfits
+
+    def retry_misfits(self, now_ns: int) -> None:
+        """Ask again for pairs that were left out and may fit now."""
+        for source, contact in self.contacts.items():
+            if contact.state is not ContactState.STREAMING or not contact.misfits.reasons:
+                continue
+            pairs = (pair for pair in self.document.pairs if pair.source == source)
+            if contact.misfits.is_retry_due(self.pool, pairs, now_ns):
+                contact.misfits.clear()
                 self.configure(source)
 
 

@@ -7,6 +7,7 @@ from isochrone.link.messages import (
     Appointed,
     CaptureReport,
     Compare,
+    Compared,
     Configured,
     CopyProgress,
     Fence,
@@ -26,13 +27,14 @@ from isochrone.link.messages import (
     Unquiesce,
     Welcome,
 )
-from isochrone.model.errors import ConflictError, IsochroneError, ProtocolError, RefusedError
+from isochrone.model.errors import IsochroneError, ProtocolError, RefusedError
 from isochrone.model.states import SessionState
 from isochrone.mover.lookup import VolumeLookup
 from isochrone.mover.mover import ReceivedSet
 from isochrone.session import transitions
 from isochrone.session.contact import Contact, ContactState
 from isochrone.session.document import PairDocument, SessionDocument
+from isochrone.session.fitting import Misfit, confirmed_pair, misfit_of
 from isochrone.session.session import Session
 from isochrone.store.pool import Pool
 
@@ -231,13 +233,11 @@ class SessionLinks:
         if configured.number != contact.configures_sent:
             return  # of pairs that were wanted once; the answer to the last Configure is on its way
         infos = {info.name: info for info in configured.volumes}
-        contact.refused = {refusal.name: refusal.text for refusal in configured.refused}
         # Progress is told anew after this; what was told before may be of a pair that has left and come back.
         contact.copied_through_ns.clear()
-        confirmed: dict[str, PairDocument] = {}
         kept: list[PairDocument] = []
         gone: list[PairDocument] = []
-        misfits: dict[str, str] = {}
+        misfits: dict[str, Misfit] = {}
         for pair in self._session.document.pairs:
             if pair.source != source:
                 kept.append(pair)
@@ -249,10 +249,9 @@ class SessionLinks:
             if info is not None:
                 contact.tracks_remaining[info.number] = info.tracks_to_copy
                 try:
-                    pair = self._confirm(pair, info.number, info.size_bytes)
+                    pair = confirmed_pair(self._pool, pair, info.number, info.size_bytes)
                 except IsochroneError as error:
-                    misfits[pair.primary_volume] = error.message
-                confirmed[pair.secondary_volume] = pair
+                    misfits[pair.primary_volume] = misfit_of(self._pool, pair, info, error)
             kept.append(pair)
         self._session.drop_pairs(gone)
         # A primary that copies a pair which is DUPLEX here has not captured it all the time: a power loss here may have
@@ -275,12 +274,15 @@ class SessionLinks:
             for pair in kept
             if pair.source == source and pair.primary_number is not None and pair.secondary_number is not None
         }
-        self._lookups[source] = VolumeLookup(numbers)
-        if misfits:
-            # Records that have no place here would come next.
-            contact.refused |= misfits
-            self._session.close(source, "; ".join(f"{name}: {text}" for name, text in misfits.items()))
+        self._lookups[source] = VolumeLookup(numbers, {misfit.primary_number for misfit in misfits.values()})
+        contact.misfits.found(misfits, self._session.now_ns())
+        contact.refused = {refusal.name: refusal.text for refusal in configured.refused}
+        contact.refused |= contact.misfits.reasons
+        if stops := [f"{name}: {misfit.reason}" for name, misfit in misfits.items() if misfit.was_confirmed]:
+            self._session.close(source, "; ".join(stops))
             return
+        if misfits:
+            self._session.configure(source)
         contact.enter(ContactState.STREAMING, self._session.now_ns())
         # A primary that lost its link while it was quiesced has not heard that the switchover was given up.
         if self._session.is_draining:
@@ -289,42 +291,24 @@ class SessionLinks:
             self._session.send(source, Unquiesce())
         self._session.send_ack(source)
 
-    def _confirm(self, pair: PairDocument, primary_number: int, size_bytes: int) -> PairDocument:
-        """Tie a pair to its two volumes, creating the secondary if it is missing. Raises ConflictError."""
-        if pair.primary_number is not None and pair.primary_number != primary_number:
-            raise ConflictError(
-                f"volume {pair.primary_volume!r} was deleted and created anew at the primary: "
-                "remove the pair and add it again"
-            )
-        volume = self._pool.volumes.get(pair.secondary_volume)
-        if volume is None:
-            volume = self._pool.create_volume(pair.secondary_volume, size_bytes)
-        elif volume.size_bytes != size_bytes:
-            raise ConflictError(
-                f"secondary volume {volume.name!r} has {volume.size_bytes} bytes, its primary {size_bytes}: "
-                "resize one of them, or let the session create the secondary"
-            )
-        elif not pair.is_confirmed and volume.mapped_track_count:
-            raise ConflictError(
-                f"secondary volume {volume.name!r} holds data already: name another, "
-                "or delete it so that the session creates it"
-            )
-        return pair.model_copy(update={"primary_number": primary_number, "secondary_number": volume.number})
-
     def _handle_record_set(self, source: int, contact: Contact, record_set: RecordSet) -> None:
         if contact.state is not ContactState.STREAMING or source not in self._session.mover.sources:
             raise ProtocolError("a record set before the session was configured")
         if self._session.document.is_over:
             return
-        records = self._lookups[source].translate(record_set.headers)
-        self._session.mover.receive(source, ReceivedSet(record_set.through_ns, records, record_set.payload))
+        records, payload = self._lookups[source].translate(
+            record_set.headers, record_set.payload, self._pool.track_size_bytes
+        )
+        self._session.mover.receive(source, ReceivedSet(record_set.through_ns, records, payload))
         if contact.rejected_count:
             contact.accepted()
 
     def _handle_compare(self, source: int, contact: Contact, query: Compare) -> None:
         if contact.state is not ContactState.STREAMING or source not in self._session.mover.sources:
             raise ProtocolError("a comparison before the session was configured")
-        if not self._session.document.is_over:
+        if query.volume in self._lookups[source].left_out:
+            self._session.send(source, Compared(query.number, (True,) * query.track_count))
+        elif not self._session.document.is_over:
             self._session.mover.compare(source, query, self._lookups[source].secondary_of(query.volume))
 
     def _handle_copy_progress(self, source: int, contact: Contact, progress: CopyProgress) -> None:

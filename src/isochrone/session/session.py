@@ -95,6 +95,9 @@ class Session(SessionCore):
             self.suspension.suspend_after_link_timeout(now_ns)
             if not self.is_deleting:
                 self.suspension.advance_auto_resume(now_ns)
+                is_steady = self.document.state is SessionState.ACTIVE and not self.document.suspend_at_ns
+                if is_steady and not self.is_draining:
+                    self.retry_misfits(now_ns)
             self._drop_removed_pairs()
             for source, answer in self.mover.answers(self._clock):
                 self.send(source, answer)
