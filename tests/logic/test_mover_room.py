@@ -150,3 +150,18 @@ def test_p10_4_at_rest_no_room_is_lost_whatever_was_rewritten() -> None:
     run(pool.sync())
     assert (pool.used_track_count, pool.free_track_count, pool.staged_count(1)) == (4, 28, 0)
     pool.verify()
+
+
+def test_a_new_stream_does_without_what_waited_for_room_in_the_old_one_and_finds_the_window_open() -> None:
+    mover, pool = full(0)
+    window_bytes = mover.window_bytes(0)
+    mover.receive(0, data(20, 4, 5))
+    mover.begin_stream(0)
+    assert mover.window_bytes(0) == window_bytes + SIZE
+    mover.commit(10)
+    run(pool.sync())
+    mover.stage_waiting()
+    mover.receive(0, heartbeat(30))
+    form_and_harden(mover, pool, 2 * SECOND_NS)
+    mover.commit(30)
+    assert (mover.consistency_ns, tags(pool, "a", 5)) == (30, [1, 2, 3, 4, 0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ from isochrone.model.policy import SessionPolicy
 from isochrone.model.states import PairState, SessionState
 from isochrone.session.document import PairDocument, SessionDocument
 from isochrone.session.explain import image_incomplete_because, pair_state
+from isochrone.testing.sim_disk import Operation
 from support.cores import MILLISECOND_NS, Clock, PrimarySite, SecondarySite, Wire, images_equal, new_document
 from support.store import TRACK
 
@@ -298,3 +300,42 @@ def test_a_resume_that_another_configure_overtakes_is_held_all_the_same() -> Non
     assert sites.document.hold_floor_ns is not None
     sites.duplex("a", "b", "c")
     assert images_equal(sites.primary, sites.secondary, "a", "b", "c")
+
+
+def test_a_suspended_pair_keeps_one_instant_when_its_primary_begins_anew_while_a_track_waits_for_the_device() -> (
+    None
+):
+    sites = Sites()
+    mover = sites.secondary.session.mover
+    retry_waiting = mover.retry_waiting
+    device_fails = True
+
+    def fail(operation: Operation) -> None:
+        if device_fails and (operation.kind, operation.name) == ("write", "tracks"):
+            raise OSError(errno.EIO, "simulated device error")
+
+    def retry_in_vain(now_ns: int) -> None:
+        nonlocal device_fails
+        device_fails = True
+        retry_waiting(now_ns)
+        device_fails = False
+
+    sites.secondary.disk.hook = fail
+    sites.primary.write("b", 1, 7)
+    sites.wire.steps(3)
+    mover.retry_waiting = retry_in_vain  # type: ignore[method-assign]
+    sites.primary.write("b", 2, 8)
+    sites.wire.steps(3)
+    assert mover.waiting_ns is not None
+    sites.suspend()
+    sites.secondary.session.suspend("x")
+    sites.wire.steps(4)
+    sites.secondary.session.resume()
+    sites.wire.steps(4)
+    sites.secondary.disk.hook = None
+    sites.duplex("a")
+    sites.wire.steps(4)
+    assert sites.image("b") == [1, 0, 0, 0]
+    sites.resume()
+    sites.duplex("b")
+    assert images_equal(sites.primary, sites.secondary, "b")

@@ -197,13 +197,19 @@ class Mover:
     def begin_stream(self, source: int) -> None:
         """Records of `source` were lost on the way, and marked tracks will be copied: also those that wait, so they go.
 
+        What is later than the promise goes too, whether staged beside tracks that wait or without room: a pair that is
+        suspended is not copied now, and a commit would take its image past a gap. It is hardened nowhere, so it is marked.
         The session holds commits at an F of before, if there is an image to protect.
         """
         state = self.sources.get(source)
         if state is not None:
+            if len(state.waiting_tracks):
+                self._pool.discard_source(self._session, source, state.through_ns)
             state.taken_ns = state.through_ns
             state.again_ns = 0
             state.waiting_tracks.clear()
+            state.staged_bytes += sum(received.size_bytes for received in state.waiting)
+            state.waiting.clear()
 
     def forget_volume(self, number: int) -> None:
         """Volume `number` leaves the session: nothing of it is staged, nor waits."""
