@@ -20,8 +20,9 @@ from isochrone.link.messages import Message, RecordSet, Welcome
 from isochrone.model.addresses import parse_address
 from isochrone.model.errors import BusyError, InternalError, IsochroneError, PoolReadOnlyError, ProtocolError
 from isochrone.model.records import RECORD_DTYPE
-from isochrone.model.states import SessionState, SuspendCause
+from isochrone.model.states import PairState, SessionState, SuspendCause
 from isochrone.session.actions import CloseLink, Dial, Harden, SendMessage
+from isochrone.session.explain import pair_state
 from isochrone.session.links import SessionLinks
 from isochrone.session.session import Session
 
@@ -266,7 +267,7 @@ class SessionShell:
         session = self.session
         copies = {}
         for pair in session.document.pairs:
-            if not pair.duplex and pair.primary_number is not None:
+            if pair_state(session, pair) is PairState.COPY and pair.primary_number is not None:
                 tracks = session.contacts[pair.source].tracks_remaining.get(pair.primary_number)
                 if tracks is not None:
                     copies[pair.secondary_volume] = PairCopy(pair.source, pair.priority, tracks)
