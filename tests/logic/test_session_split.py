@@ -303,3 +303,24 @@ def test_records_on_a_link_of_an_older_epoch_do_not_count_and_it_says_so() -> No
     sites.secondary.collect()
     assert "opened under epoch 3" in session.contacts[0].error
     assert (session.mover.bytes_received, sites.here()) == (received, before)
+
+
+def test_a_pair_that_was_suspended_by_itself_gives_its_writes_up_like_the_others() -> None:
+    sites = Sites.__new__(Sites)
+    sites.clock = Clock()
+    sites.primary, sites.secondary = PrimarySite(sites.clock), SecondarySite(sites.clock)
+    sites.wire = Wire(sites.secondary, sites.primary)
+    sites.primary.write("a", 0, 1, 2, 3, 4)
+    sites.wire.run_until(sites.is_duplex)
+    sites.secondary.session.pair_suspension.suspend_now(["a"], "x", sites.clock.ns)
+    sites.wire.run_until(lambda: sites.document.pairs[0].suspended)
+    sites.wire.refuses.add(0)
+    sites.wire.cut()
+    sites.secondary.session.recover(drain=False, allow_incomplete=True)
+    sites.secondary.harden()
+    sites.both_write()
+    sites.discard_secondary()
+    sites.wire.run_until(sites.is_duplex, 3000)
+    assert images_equal(sites.primary, sites.secondary, "a")
+    pair = sites.document.pairs[0]
+    assert (pair.suspended, pair.suspend_at_ns, pair.image_ns) == (False, 0, 0)

@@ -341,7 +341,8 @@ def with_fenced(
 def begun_again(document: SessionDocument, now_ns: int) -> SessionDocument:
     """ENDED -> ACTIVE under a newer epoch, to take the primaries' content: a forced start after a split.
 
-    The image in service is kept, as in any resync, until everything that either side wrote has been copied.
+    The image in service is kept, as in any resync, until everything that either side wrote has been copied. Pairs that were
+    suspended by themselves are copied too: their images hold writes that are given up, and are of no time of the session.
     """
     if document.state is not SessionState.ENDED:
         raise ConflictError(
@@ -356,7 +357,16 @@ def begun_again(document: SessionDocument, now_ns: int) -> SessionDocument:
         for source in document.sources
     )
     pairs = tuple(
-        pair.model_copy(update={"duplex": False, "primary_marked_tracks": None}) for pair in document.pairs
+        pair.model_copy(
+            update={
+                "duplex": False,
+                "primary_marked_tracks": None,
+                "suspend_at_ns": 0,
+                "suspended": False,
+                "suspend_reason": "",
+            }
+        )
+        for pair in document.pairs
     )
     return document.changed(
         state=SessionState.ACTIVE,
