@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import structlog.testing
 
+from isochrone.controller import syncing
 from isochrone.controller.syncing import Steps, Syncer
-from isochrone.model.errors import PoolReadOnlyError
+from isochrone.model.errors import PoolFullError, PoolReadOnlyError
 from isochrone.nbd.constants import Errno
 from isochrone.nbd.errors import errno_of
 
@@ -24,6 +25,10 @@ class FakePool:
         self.durable = 0
         self.checkpoint_due = False
         self.checkpoint_count = 0
+        self.checkpoint_waits_because: str | None = None
+        self.has_room = True
+        self.no_room_told = threading.Event()
+        self.checkpointed = threading.Event()
         self.pending_free_count = 0
         self.read_only_reason: str | None = None
         self.call_begun = threading.Event()
@@ -53,8 +58,14 @@ class FakePool:
         self.pending_free_count = 0
 
     def checkpoint(self) -> Steps:
-        yield self._datasync
         self.checkpoint_due = False
+        if not self.has_room:
+            self.checkpoint_waits_because = "no room"
+            self.no_room_told.set()
+            raise PoolFullError("no room")
+        yield self._datasync
+        self.checkpoint_waits_because = None
+        self.checkpointed.set()
         self.checkpoint_count += 1
 
 
@@ -144,6 +155,30 @@ def test_a_due_checkpoint_follows_a_sync_and_holds_up_no_flush() -> None:
         assert pool.checkpoint_count == 1
 
     run(scenario)
+
+
+def test_a_checkpoint_without_room_is_tried_again_now_and_then_and_stops_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(syncing, "CHECKPOINT_RETRY_INTERVAL_S", 0.05)
+
+    async def scenario(pool: FakePool, syncer: Syncer) -> None:
+        pool.has_room, pool.checkpoint_due = False, True
+        syncer.start_background()
+        await wait_for(pool.no_room_told)
+        for written in range(1, 20):
+            pool.written = written
+            await syncer.flush()
+            assert pool.durable == written
+        pool.has_room = True
+        await wait_for(pool.checkpointed)
+
+    with structlog.testing.capture_logs() as logs:
+        assert run(scenario) == []
+    assert [(line["log_level"], line["event"]) for line in logs] == [
+        ("warning", "checkpoint waits for room"),
+        ("info", "checkpoint written that had waited for room"),
+    ]
 
 
 def test_a_stop_waits_for_the_sync_that_runs() -> None:

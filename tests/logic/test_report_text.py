@@ -144,6 +144,13 @@ def test_a_read_only_pool_says_why_in_its_line() -> None:
     assert "fdatasync: [Errno 5] EIO" in text_of(pool_view(pool))
 
 
+def test_a_checkpoint_that_waits_for_room_is_shown_with_its_reason() -> None:
+    pool = POOL.model_copy(update={"checkpoint_waits_because": "no room for the root"})
+    assert "checkpoint waits: no room for the root" in text_of(pool_line(pool))
+    assert "no room for the root" in text_of(pool_view(pool))
+    assert "waits" not in text_of(pool_line(POOL))
+
+
 @pytest.mark.parametrize(
     ("delay_ms", "held", "quiesced", "text"),
     [

@@ -10,6 +10,7 @@ from isochrone.model.errors import DamagedError
 from isochrone.store import chain
 from isochrone.store.allocator import Allocator, TrackNumbers
 from isochrone.store.checkpoint import Checkpoint
+from isochrone.store.checkpointer import Checkpointer
 from isochrone.store.disk import File
 from isochrone.store.head import Head, Trouble
 from isochrone.store.health import Health
@@ -25,6 +26,7 @@ from support.store_walks import (
     overwrite_after_a_copy_is_deleted,
     sync_while_the_log_switches,
     walk,
+    walk_short_of_room,
 )
 
 SEEDS = range(40)
@@ -174,10 +176,32 @@ def test_seeded_walks_catch(breakage: Callable[[Patch], None], monkeypatch: Patc
     assert first_failing_seed(walk) is not None
 
 
+def apply_twice_what_was_pending_when_a_checkpoint_found_no_room(patch: Patch) -> None:
+    patch.setattr(Checkpoint, "go_on_behind", lambda *_: None)
+
+
+def forget_what_was_pending_when_a_checkpoint_found_no_room(patch: Patch) -> None:
+    patch.setattr(Checkpointer, "_log_behind", lambda self, _: self._log.forget_pending())
+
+
+@pytest.mark.parametrize(
+    "breakage",
+    [
+        apply_twice_what_was_pending_when_a_checkpoint_found_no_room,
+        forget_what_was_pending_when_a_checkpoint_found_no_room,
+    ],
+    ids=lambda breakage: breakage.__name__,
+)
+def test_walks_short_of_room_catch(breakage: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    breakage(monkeypatch)
+    assert first_failing_seed(walk_short_of_room) is not None
+
+
 def test_unbroken_every_walk_passes() -> None:
     """The control: without it the tests above might catch nothing but a broken walk."""
     for seed in SEEDS:
         walk(seed)
+        walk_short_of_room(seed)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 
 import numpy as np
 
+from isochrone.model.errors import PoolFullError
 from isochrone.model.records import RECORD_DTYPE, RecordArray, RecordKind
 from isochrone.store.disk import Disk
 from isochrone.store.pool import Pool
@@ -35,7 +36,7 @@ def run(steps: Generator[Callable[[], None], None, None]) -> int:
             count += 1
             try:
                 call()
-            except OSError as error:
+            except (OSError, PoolFullError) as error:
                 call = steps.throw(error)
             else:
                 call = next(steps)

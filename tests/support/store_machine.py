@@ -174,6 +174,10 @@ class StoreMachine(RuleBasedStateMachine):
     def arm_error(self, operation_count: int, kind: str) -> None:
         self.world.arm_error(operation_count, kind)
 
+    @rule(operation_count=st.integers(1, 4))
+    def arm_no_room(self, operation_count: int) -> None:
+        self.world.arm_no_room(operation_count)
+
     @rule(power_loss=st.booleans(), kind=st.sampled_from(sorted(ERRORS)))
     def error_in_open(self, power_loss: bool, kind: str) -> None:
         self.world.crash(power_loss=power_loss, error_in_open=kind)

@@ -134,3 +134,39 @@ WALK = (
     *("write",) * 6, *("trim",) * 3, *("stage",) * 3, *("log",) * 4, *("commit",) * 2, *("sync",) * 2, *("step",) * 3,
     "discard", "resize", "copy", "delete", "document", "checkpoint", "kill", "power", "error",
 )  # fmt: skip
+
+
+def walk_short_of_room(seed: int, step_count: int = 60) -> None:
+    """A log that fills up again and again, and a file system that is now and then full when a checkpoint is written."""
+    world, rng = StoreWorld(seed), Random(seed)
+    world.create_volume("a", 12 * TRACK)
+    world.whole_sync()
+    for _ in range(step_count):
+        number = world.numbers()[0]
+        match rng.choice(ROOM_WALK):
+            case "write":
+                world.write(number, rng.randrange(12) * TRACK, TRACK)
+            case "stage":
+                world.stage(1, number % 2, [(number, rng.randrange(12), 1, False)])
+            case "commit" if 1 in world.model.state.sessions:
+                world.commit(1, world.time_ns - rng.choice([0, 10, 20]))
+            case "document":
+                world.put_document("x", world.new_bytes(4) * (rng.randrange(100, 300) * 256))
+            case "log":
+                world.log_write()
+            case "sync":
+                world.whole_sync()
+            case "no room":
+                world.arm_no_room(rng.randrange(1, 4))
+            case "checkpoint":
+                world.whole_checkpoint()
+            case "kill" | "power" as crash:
+                world.crash(power_loss=crash == "power")
+    world.crash(power_loss=seed % 2 == 0)
+    world.crash(power_loss=True)
+
+
+ROOM_WALK = (
+    *("write",) * 2, *("stage",) * 3, "commit", *("document",) * 5, *("log",) * 4, "sync", *("no room",) * 2, "checkpoint",
+    "kill", "power",
+)  # fmt: skip

@@ -17,7 +17,9 @@ import numpy as np
 from isochrone.model.errors import NotFoundError, PoolFullError, PoolReadOnlyError
 from isochrone.model.records import RECORD_DTYPE, RecordKind
 from isochrone.store.check import check_pool
+from isochrone.store.page_slots import PAGES_NAME
 from isochrone.store.pool import Pool
+from isochrone.store.root import ROOT_NEW_NAME
 from isochrone.testing.sim_disk import Hook, Operation, SimDisk, SimulatedCrash, crash_nth, fail_nth
 from isochrone.testing.store_model import Picture, SessionPicture, StoreModel, VolumePicture
 
@@ -71,6 +73,7 @@ class StoreWorld:
         self.crash_is_power_loss = False
         self.open_count = 0
         self.full_count = 0
+        self.no_room_count = 0
         self.crash_count = 0
         self.error_count = 0
         self._creating: tuple[str, Callable[[int], None]] | None = None
@@ -244,7 +247,15 @@ class StoreWorld:
         """Begin a checkpoint, or make its blocking call, or go on to the next."""
         if self._checkpoint is None:
             self._checkpoint = self.pool.checkpoint()
-        self._guard(self._advance_checkpoint)
+        try:
+            self._guard(self._advance_checkpoint)
+        except PoolFullError:
+            self._checkpoint = self._checkpoint_call = None
+            self.no_room_count += 1
+            self.disk.hook = None
+            assert self.pool.checkpoint_waits_because
+            assert self.pool.read_only_reason is None
+            self.check_now()
 
     def whole_sync(self) -> None:
         """Begin a sync and complete it."""
@@ -292,6 +303,19 @@ class StoreWorld:
     def arm_error(self, operation_count: int, kind: str) -> None:
         """Let the device fail its n-th operation of a kind from now, once."""
         self.disk.hook = self._noting(fail_nth(operation_count, ERRORS[kind], kind=kind))
+
+    def arm_no_room(self, operation_count: int) -> None:
+        """Let the file system be full at the n-th write of a checkpoint from now, once."""
+        left = operation_count
+
+        def hook(operation: Operation) -> None:
+            nonlocal left
+            if operation.kind == "write" and operation.name in (PAGES_NAME, ROOT_NEW_NAME):
+                left -= 1
+                if left == 0:
+                    raise OSError(ENOSPC, "simulated full file system")
+
+        self.disk.hook = hook
 
     def _noting(self, fail: Hook) -> Hook:
         """Return `fail`, remembering whether what it failed was to make something durable."""
@@ -490,5 +514,5 @@ def _make(call: Callable[[], None], steps: Durable) -> None:
     """Make a blocking call as a driver does: what it raises is thrown in, and comes out again."""
     try:
         call()
-    except OSError as error:
+    except (OSError, PoolFullError) as error:
         steps.throw(error)

@@ -69,6 +69,7 @@ def pool_report(pool: Pool, *, path: str, checkpoint_age_s: float | None) -> Poo
         quarantined_track_count=stats.quarantined_track_count,
         volume_count=stats.volume_count,
         read_only_reason=stats.read_only_reason,
+        checkpoint_waits_because=stats.checkpoint_waits_because,
         log_used_bytes=stats.log_used_bytes,
         log_bytes_max=stats.log_segment_size_bytes,
         checkpoint_age_s=checkpoint_age_s,

@@ -7,7 +7,7 @@ clients flush, at most one sync runs and one is wanted.
 The pool decides what is to be done, as a generator of blocking calls in order; this module only runs each of
 them in a thread. A call that fails is thrown into the generator: the pool turns read-only, every waiter gets
 the error, and it is logged once, here. After that, flushes fail at once: nothing is tried again as if it had
-not happened.
+not happened. A checkpoint that finds no room in the file system harms nobody: it is tried again now and then.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from typing import Final, Protocol
 
 import structlog
 
-from isochrone.model.errors import PoolReadOnlyError
+from isochrone.model.errors import PoolFullError, PoolReadOnlyError
 
 BACKGROUND_SYNC_INTERVAL_S: Final = 1.0
 """Freed tracks become reusable within about this time, also when no client ever flushes."""
 BACKGROUND_LOOK_INTERVAL_S: Final = 0.1
 """How soon a due checkpoint is noticed when no client ever flushes."""
+CHECKPOINT_RETRY_INTERVAL_S: Final = 5.0
+"""How often a checkpoint that waits for room is tried."""
 
 Steps = Generator[Callable[[], None], None, None]
 """Blocking calls, to be made one after the other."""
@@ -40,7 +42,7 @@ async def run_steps(steps: Steps, thread: ThreadPoolExecutor) -> None:
         while True:
             try:
                 await loop.run_in_executor(thread, call)
-            except (OSError, PoolReadOnlyError) as error:
+            except (OSError, PoolReadOnlyError, PoolFullError) as error:
                 call = steps.throw(error)
             else:
                 call = next(steps)
@@ -54,6 +56,10 @@ class SyncedPool(Protocol):
     @property
     def checkpoint_due(self) -> bool:
         """The pointer log is long enough."""
+
+    @property
+    def checkpoint_waits_because(self) -> str | None:
+        """Why a checkpoint waits for room in the file system."""
 
     @property
     def pending_free_count(self) -> int:
@@ -87,6 +93,7 @@ class Syncer:
         self._background: asyncio.Task[None] | None = None
         self._failure_logged = False
         self._checkpointed_at_s: float | None = None
+        self._checkpoint_retry_at_s: float | None = None
         self.sync_count = 0
         """Syncs begun."""
 
@@ -147,8 +154,32 @@ class Syncer:
             waiting.set_exception(failure)
             return
         waiting.set_result(None)
-        if self._pool.checkpoint_due and await self._run_or_fail(self._pool.checkpoint()) is None:
-            self._checkpointed_at_s = asyncio.get_running_loop().time()
+        if self._is_checkpoint_wanted():
+            await self._checkpoint()
+
+    def _is_checkpoint_wanted(self) -> bool:
+        if not self._pool.checkpoint_due and self._pool.checkpoint_waits_because is None:
+            return False
+        retry_at_s = self._checkpoint_retry_at_s
+        return retry_at_s is None or asyncio.get_running_loop().time() >= retry_at_s
+
+    async def _checkpoint(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            failure = await self._run_or_fail(self._pool.checkpoint())
+        except PoolFullError as error:
+            if self._checkpoint_retry_at_s is None:
+                _log.warning(
+                    "checkpoint waits for room", reason=error.message, retry_s=CHECKPOINT_RETRY_INTERVAL_S
+                )
+            self._checkpoint_retry_at_s = loop.time() + CHECKPOINT_RETRY_INTERVAL_S
+            return
+        if failure is not None:
+            return
+        self._checkpointed_at_s = loop.time()
+        if self._checkpoint_retry_at_s is not None:
+            self._checkpoint_retry_at_s = None
+            _log.info("checkpoint written that had waited for room")
 
     async def _run_or_fail(self, steps: Steps) -> PoolReadOnlyError | None:
         """Run `steps`; return what the waiters are to be told when the device failed."""
@@ -167,7 +198,7 @@ class Syncer:
             if self.sync_count != synced_count:
                 synced_at_s, synced_count = loop.time(), self.sync_count
             is_late = loop.time() - synced_at_s >= BACKGROUND_SYNC_INTERVAL_S
-            if self._pool.checkpoint_due or (is_late and self._pool.pending_free_count):
+            if self._is_checkpoint_wanted() or (is_late and self._pool.pending_free_count):
                 try:
                     await self.flush()
                 except PoolReadOnlyError:

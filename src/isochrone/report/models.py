@@ -96,6 +96,8 @@ class PoolReport(Report):
         staged_track_count: tracks of records received but not committed yet.
         quarantined_track_count: tracks that the device could not write; not used before the controller is restarted.
         read_only_reason: why the pool stopped taking writes; None while it takes them.
+        checkpoint_waits_because: the file system has no room for a checkpoint; it is tried again, and the pool goes on
+            until its log is full. None when no checkpoint waits.
         log_used_bytes: pointer log written since the last checkpoint; `log_bytes_max` makes a checkpoint due.
         checkpoint_age_s: since the last completed checkpoint; None when there was none.
     """
@@ -111,6 +113,7 @@ class PoolReport(Report):
     quarantined_track_count: int = 0
     volume_count: int
     read_only_reason: str | None
+    checkpoint_waits_because: str | None = None
     log_used_bytes: int
     log_bytes_max: int
     checkpoint_age_s: float | None

@@ -100,6 +100,8 @@ def pool_line(pool: PoolReport) -> Text:
     )
     if pool.read_only_reason is not None:
         line.append(f"\n  read-only: {pool.read_only_reason}", style=_BAD)
+    elif pool.checkpoint_waits_because is not None:
+        line.append(f"\n  checkpoint waits: {pool.checkpoint_waits_because}", style=_BUSY)
     return line
 
 
@@ -110,6 +112,7 @@ def pool_view(pool: PoolReport) -> RenderableType:
         ("path", pool.path),
         ("state", _state(pool.state)),
         ("read-only reason", pool.read_only_reason or NONE),
+        ("checkpoint waits for", pool.checkpoint_waits_because or NONE),
         ("size", f"{format_size(pool.size_bytes)} ({pool.track_count} tracks of {pool.track_size_bytes} B)"),
         ("used", _tracks(pool.used_bytes, pool.used_track_count)),
         (

@@ -54,8 +54,14 @@ class Chain:
 def read_chain(disk: Disk, superblock: Superblock, root: Root) -> Chain:
     """Return the log records that count on top of `root`; DamagedError when the log is broken before its end."""
     scans, images = _scan(disk, superblock, root)
-    records = [(segment_name(root.generation), record) for record in scans[0].records]
     last = scans[0]
+    name = segment_name(root.generation)
+    if last.header.first_sequence < root.first_sequence and last.end_sequence < root.first_sequence:
+        raise log_damaged(
+            name, last.end_offset, f"record {last.end_sequence} is broken, but the root counts on it"
+        )
+    # A root that waited for room may begin behind records of its segment.
+    records = [(name, record) for record in last.records if record.sequence >= root.first_sequence]
     if len(scans) > 1:
         if last.end_sequence > scans[1].header.first_sequence:
             name = segment_name(scans[1].header.generation)

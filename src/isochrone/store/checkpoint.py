@@ -13,12 +13,18 @@ blocking steps that may run in a thread while the pool goes on:
 A crash before the rename is durable leaves the old root with both log segments, after it the new root with
 the second. Steps run once each, whoever comes first: when the log fills up before a checkpoint has finished,
 the pool runs what is left of it inline, waiting for a step that is under way in the thread.
+
+Everything up to the rename is written aside. So where the file system has no room for it, nothing is lost and nothing
+has failed: the old root and both segments say all there is, the step is not done, and the whole of it may be made again
+later. That is so for writes alone. A datasync that fails, and a rename, leave it open what is stored: they end writing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
 from typing import Final
@@ -27,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
+from isochrone.model.errors import PoolFullError
 from isochrone.store.arena import PAGE_ENTRY_COUNT
 from isochrone.store.disk import Disk, File
 from isochrone.store.health import Health
@@ -38,6 +45,7 @@ from isochrone.store.state import PoolState
 from isochrone.store.superblock import Superblock
 
 _ROOT_SIZE_MIN_BYTES: Final = 64 << 10
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,8 @@ class Checkpoint:
 
     Attributes:
         first_sequence: log records before it are part of the checkpoint.
-        steps: blocking calls, to be made in order; each does its work once, however often it is called.
+        steps: blocking calls, to be made in order; each does its work once, however often it is called. PoolFullError
+            from one: there is no room; it is not done, nothing else has changed, and it may be called again.
     """
 
     def __init__(
@@ -86,6 +95,7 @@ class Checkpoint:
         self._live = np.flatnonzero(live).astype(np.uint32)
         self._directory = slots.directory(arena.top)
         self._root = snapshot_root(state, generation, first_sequence, is_clean=is_clean)
+        self._log_file: File | None = None
         self._lock = Lock()
         self._done = 0
         work = (self._sync_tracks, self._write_pages, self._write_root, self._reserve_root)
@@ -102,15 +112,32 @@ class Checkpoint:
         for step in self.steps:
             step()
 
+    def go_on_behind(self, first_sequence: int, log_file: File) -> None:
+        """Records before `first_sequence`, in `log_file`, are part of the snapshot although they were written after it.
+
+        They must be durable before a root says so: the log is then read from them on.
+        """
+        self.first_sequence = first_sequence
+        self._root = replace(self._root, first_sequence=first_sequence)
+        self._log_file = log_file
+
     def finish(self) -> None:
         """All steps are done: slots of the old root are free, the new ones known."""
         self._slots.finish(self._pages, self._new_slots, self._new_checksums, self._retired, len(self._live))
 
     def _once(self, index: int, call: Callable[[], None]) -> None:
         with self._lock:
-            if self._done == index:
-                self._health.run("the checkpoint", call)
-                self._done = index + 1
+            if self._done != index:
+                return
+            self._health.check()
+            try:
+                call()
+            except PoolFullError:
+                raise
+            except Exception as error:
+                self._health.fail("the checkpoint", error)
+                raise
+            self._done = index + 1
 
     def _sync_tracks(self) -> None:
         self._health.datasync(self._files.tracks, "making tracks durable")
@@ -122,7 +149,8 @@ class Checkpoint:
             self._new_checksums[index] = xxh3_64_intdigest(data[start : start + PAGE_SIZE_BYTES])
         for start, stop in neighbours(self._new_slots):
             piece = data[start * PAGE_SIZE_BYTES : stop * PAGE_SIZE_BYTES]
-            self._files.pages.pwrite(piece, int(self._new_slots[start]) * PAGE_SIZE_BYTES)
+            with _needing_room("table pages"):
+                self._files.pages.pwrite(piece, int(self._new_slots[start]) * PAGE_SIZE_BYTES)
         if len(data):
             self._health.datasync(self._files.pages, "making table pages durable")
         self._entries = np.empty((0, PAGE_ENTRY_COUNT), np.uint32)
@@ -130,9 +158,13 @@ class Checkpoint:
     def _write_root(self) -> None:
         disk = self._files.disk
         data = encode_root(self._with_directory(), self._superblock.uuid)
-        file = disk.open(ROOT_NEW_NAME, create=True)
+        if self._log_file is not None:
+            self._health.datasync(self._log_file, "making the log durable")
+        with _needing_room("the root"):
+            file = disk.open(ROOT_NEW_NAME, create=True)
         try:
-            file.pwrite(data, 0)
+            with _needing_room("the root"):
+                file.pwrite(data, 0)
             self._health.make_durable("making the root durable", file.datasync)
         finally:
             file.close()
@@ -141,8 +173,10 @@ class Checkpoint:
         self.root_size_bytes = len(data)
 
     def _reserve_root(self) -> None:
+        """Have room for the next root; where there is none, that one waits for it as any write of a checkpoint does."""
         if self._superblock.preallocate:
-            reserve_root(self._files.disk, self.root_size_bytes)
+            with suppress(PoolFullError), _needing_room("the next root"):
+                reserve_root(self._files.disk, self.root_size_bytes)
 
     def _with_directory(self) -> Root:
         slots, checksums = self._directory
@@ -161,6 +195,19 @@ class Checkpoint:
             root.documents,
             root.sessions,
         )
+
+
+@contextmanager
+def _needing_room(what: str) -> Iterator[None]:
+    """Turn an error that says that the file system is full into PoolFullError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise PoolFullError(
+            f"the file system below the pool has no room for {what} of a checkpoint ({error}): make room there"
+        ) from error
 
 
 def snapshot_root(state: PoolState, generation: int, first_sequence: int, *, is_clean: bool) -> Root:

@@ -1,10 +1,20 @@
-"""When checkpoints happen, and how the log moves with them."""
+"""When checkpoints happen, and how the log moves with them.
+
+A checkpoint that finds no room waits: it stays the one under way, with its snapshot, and its driver comes back later.
+The log goes on in its second segment meanwhile. Only when that is full, too, has the pool nowhere to write: then it is
+read-only.
+
+A checkpoint that was made because the log was full holds what was pending there. If it has to wait, those records go
+into the new segment all the same, so that the old root and the two segments say everything; and the root to come says that
+the log goes on behind them, or they would be applied twice.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
+from isochrone.model.errors import PoolFullError
 from isochrone.store.checkpoint import Checkpoint, CheckpointFiles
 from isochrone.store.durability import Steps
 from isochrone.store.health import Health
@@ -19,6 +29,7 @@ class Checkpointer:
 
     Attributes:
         running: the checkpoint under way; also one whose driver gave up.
+        waits_because: there was no room for it, or to begin it; None when it does not wait.
         count: checkpoints completed since the pool was opened.
     """
 
@@ -40,23 +51,51 @@ class Checkpointer:
         self._log = log
         self._reserved_page_count = reserved_page_count
         self.running: Checkpoint | None = None
+        self.waits_because: str | None = None
         self.count = 0
 
     def steps(self) -> Steps:
         """Start a checkpoint, or go on with the one under way, and yield its blocking calls. The log is
         written.
+
+        Raises PoolFullError when it has to wait for room.
         """
-        running = self.running or self._start()
-        yield from running.steps
+        try:
+            running = self.running or self._start()
+            yield from running.steps
+        except PoolFullError as error:
+            self.waits_because = error.message
+            raise
         self._finish(running)
 
     def make_room(self) -> None:
         """The log is full: checkpoint now, inline. What is pending in the log becomes part of the checkpoint."""
-        self._complete()
-        running = self._start()
-        running.run()
-        self._log.forget_pending()
-        self._finish(running)
+        try:
+            self._complete()
+            running = self._start()
+        except PoolFullError as error:
+            self._end_writing(error)
+            raise
+        try:
+            running.run()
+        except PoolFullError as error:
+            if not self._log.fits():
+                self._end_writing(error)
+            self.waits_because = error.message
+            self._log_behind(running)
+        else:
+            self._log.forget_pending()
+            self._finish(running)
+
+    def _log_behind(self, running: Checkpoint) -> None:
+        """Write what is pending, which the snapshot of `running` holds already, into the segment behind it."""
+        self._health.run("writing the log", self._log.write)
+        running.go_on_behind(self._log.next_sequence, self._log.file)
+
+    def _end_writing(self, error: PoolFullError) -> None:
+        """What is pending is in memory and can be written nowhere. Raises PoolReadOnlyError."""
+        self._health.fail("making room in the full log", error)
+        self._health.check()
 
     def begin(self, generation: int, first_sequence: int) -> None:
         """Make a state that was just recovered durable; the log begins a segment of its own for what comes.
@@ -111,4 +150,5 @@ class Checkpointer:
             running.finish()
             self._log.checkpointed(running.first_sequence)
             self.running = None
+            self.waits_because = None
             self.count += 1

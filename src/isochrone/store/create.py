@@ -50,7 +50,8 @@ def create_pool(
         disk: the folder.
         size_bytes: room for tracks, rounded down to whole ones.
         track_size_bytes: a power of two, 4 KiB to 64 KiB.
-        preallocate: give all files real space now; otherwise they grow as they are written.
+        preallocate: give all files real space now; otherwise they grow as they are written. The log has its space in
+            either case: what is pending for it has changed the state in memory already, and must find room.
         tracks_path: absolute path of a block device or file to use for the tracks instead of a file in the
             folder.
         log_segment_size_bytes: of each of the two log files, in whole KiB; chosen by the pool's size when
@@ -109,7 +110,7 @@ def _make_files(disk: Disk, superblock: Superblock) -> None:
         tracks.close()
     header = encode_segment_header(SegmentHeader(superblock.uuid, 0, 0, disk.boot_id))
     for name in SEGMENT_NAMES:
-        _write_new(disk, name, header, superblock.log_segment_size_bytes, preallocate=superblock.preallocate)
+        _write_new(disk, name, header, superblock.log_segment_size_bytes, preallocate=True)
     _write_new(disk, HEAD_NAME, encode_head(0))
     pages_size = SLOT_STEP * PAGE_SIZE_BYTES if superblock.preallocate else 0
     _write_new(disk, PAGES_NAME, b"", pages_size, preallocate=superblock.preallocate)

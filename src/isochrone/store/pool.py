@@ -7,6 +7,7 @@ may run in a thread while the pool goes on. Nothing in here knows the time or an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from uuid import UUID
 
@@ -356,6 +357,8 @@ class Pool:
     def checkpoint(self) -> Steps:
         """Yield blocking calls, as `sync` does, that write the state of now; the log before it is free after
         them.
+
+        PoolFullError from a call, or from the generator: there is no room for it now. The pool goes on; try again later.
         """
         self._health.check()
         if self._checkpointer.running is None:
@@ -366,6 +369,11 @@ class Pool:
     def checkpoint_due(self) -> bool:
         """Whether the log is long enough for a checkpoint, and none is under way."""
         return self._checkpointer.running is None and self._log.is_checkpoint_due
+
+    @property
+    def checkpoint_waits_because(self) -> str | None:
+        """Why a checkpoint waits for room, None when none does; `checkpoint` goes on with it."""
+        return self._checkpointer.waits_because
 
     @property
     def read_only_reason(self) -> str | None:
@@ -407,6 +415,7 @@ class Pool:
             sync_count=self._durability.count,
             checkpoint_count=self._checkpointer.count,
             read_only_reason=self.read_only_reason,
+            checkpoint_waits_because=self.checkpoint_waits_because,
         )
 
     def verify(self) -> None:
@@ -442,8 +451,8 @@ class Pool:
         """Make everything durable, write a last checkpoint, and give folder and files back. May be called
         again.
 
-        A pool that turned read-only is closed as it is. Raises what the last sync or checkpoint raises, after
-        closing.
+        A pool that turned read-only is closed as it is; one that has no room for a checkpoint, without it. Raises
+        what the last sync or checkpoint raises, after closing.
         """
         if self._is_closed:
             return
@@ -451,7 +460,8 @@ class Pool:
         try:
             if self._health.reason is None:
                 self._durability.sync_inline()
-                self._checkpointer.end()
+                with suppress(PoolFullError):  # the log says it all, and the next open reads it
+                    self._checkpointer.end()
         finally:
             self._close_files()
             self._disk.close()

@@ -33,3 +33,4 @@ class PoolStats:
     sync_count: int
     checkpoint_count: int
     read_only_reason: str | None
+    checkpoint_waits_because: str | None
