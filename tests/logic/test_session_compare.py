@@ -184,6 +184,19 @@ def test_the_newest_staged_content_is_compared_not_the_committed() -> None:
     assert mover.answers(lambda: 0) == [(0, Compared(3, (False,) * 4))]
 
 
+def test_what_a_late_primary_sent_counts_though_it_is_older_than_what_is_committed() -> None:
+    mover, pool = mover_of(0)
+    mover.receive(0, received(100, 3, 5))
+    form_and_harden(mover, pool, 20 * MILLISECOND_NS)
+    mover.commit(100)
+    assert mover.consistency_ns == 100
+    mover.add_source(1)
+    mover.receive(1, received(40, 0, 7))
+    mover.compare(1, query_of(0, 7, began_ns=40), 1)
+    mover.compare(1, query_of(7, number=2, began_ns=40), 1)
+    assert mover.answers(lambda: 0) == [(1, Compared(1, (True, True))), (1, Compared(2, (False,)))]
+
+
 def test_what_was_staged_and_dropped_again_does_not_count() -> None:
     mover, pool = mover_of(0)
     mover.receive(0, received(10, 0, 1))

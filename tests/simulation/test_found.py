@@ -10,6 +10,7 @@ from isochrone.testing.world import World
 
 FOUND = {
     5025: "after a restart of the secondary C ran past a primary whose promises had all come without records",
+    40034: "a late primary's staged records, older than C, were left out when its tracks were compared",
     50001: "the world took J in a resync for a promise that held-back writes were here",
     60002: "the world took a registration that was lost with the power for forgotten, one restart later",
     60013: "the world compared a primary that was down",

@@ -1,8 +1,9 @@
 """What a source's tracks will hold at the secondary once everything staged is committed.
 
 The newest staged entry of each track is indexed once, at a time when all that is asked for has been staged; an entry that a
-commit has linked since is in the volume's table, and its time tells. What was staged later is not looked at: who asks
-promises that it concerns none of the tracks it asks for.
+commit has linked since is still the newest, and where it was. What was staged later is not looked at: who asks promises that
+it concerns none of the tracks it asks for. Times say nothing here: of a source that joined late, records come that are older
+than what is committed, and wait for the next commit.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ class NewestEntries:
         order = np.argsort(keys)
         self._keys = keys[order]
         self._physicals = physicals[order]
-        self._times = np.repeat(newest.records["time_ns"], counts)[order]
 
     @property
     def is_valid(self) -> bool:
@@ -53,8 +53,6 @@ class NewestEntries:
         if len(self._keys):
             wanted = (table.number << 32) | tracks
             places = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
-            staged = (self._keys[places] == wanted) & (
-                self._times[places] > np.uint64(self._session.committed_through_ns)
-            )
+            staged = self._keys[places] == wanted
             entries[staged] = self._physicals[places[staged]]
         return entries
