@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from isochrone.link.messages import (
@@ -163,6 +165,52 @@ def test_a_pending_suspension_is_not_crossed_by_a_pair_that_comes_back() -> None
     session.resume()
     site.wire.run_until(lambda: site.is_duplex("a", "b"), steps_max=400)
     assert images_equal(site.primary, site.secondary, "a", "b")
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_whatever_happens_meanwhile_the_others_go_on_and_the_pair_is_whole_once_it_fits(seed: int) -> None:
+    rng = Random(seed)
+    site = Pairs(8, holds_data=False)
+    secondary, wire = site.secondary, site.wire
+
+    def exchange() -> None:
+        """Delete or resize the secondary, or make another of a wrong size; never one that the session has."""
+        pool, pair = secondary.pool, secondary.session.document.pairs[1]
+        if pair.is_confirmed:
+            return
+        if "b" not in pool.volumes:
+            pool.create_volume("b", rng.choice((4, 12)) * TRACK)
+        elif rng.random() < 0.5:
+            pool.resize_volume("b", rng.choice((4, 12)) * TRACK)
+        elif rng.random() < 0.3:
+            pool.delete_volume("b")
+
+    for _ in range(60):
+        volume, tag = rng.choice("ab"), rng.randrange(1, 250)
+        site.primary.write(volume, rng.randrange(16), tag)
+        match rng.randrange(12):
+            case 0:
+                wire.cut()
+            case 1:
+                wire.restart_primary()
+            case 2:
+                wire.restart_secondary()
+            case 3 | 4 | 5:
+                exchange()
+            case 6:
+                secondary.session.reconfigure()
+            case 7:
+                secondary.clock.advance(SECOND_NS // 2)
+            case 8:
+                wire.deliver()
+            case _:
+                wire.steps(rng.randrange(4))
+    if not secondary.session.document.pairs[1].is_confirmed and "b" in secondary.pool.volumes:
+        wire.run_until(lambda: site.is_duplex("a"), steps_max=800)
+        secondary.pool.delete_volume("b")
+    wire.run_until(lambda: site.is_duplex("a", "b"), steps_max=800)
+    wire.steps(20)
+    assert images_equal(site.primary, secondary, "a", "b")
 
 
 # What the primary sends before it has heard
