@@ -6,12 +6,13 @@ import pytest
 
 from isochrone.link.messages import Fence, Fenced, FencedVolume, Welcome
 from isochrone.model.errors import ConflictError
+from isochrone.model.records import RecordKind
 from isochrone.model.states import PairState, SessionState
 from isochrone.session.contact import ContactState
 from isochrone.session.explain import pair_state
 from isochrone.testing.sim_disk import SimulatedCrash, crash_nth
 from support.cores import MILLISECOND_NS, SESSION_ID, Clock, PrimarySite, SecondarySite, Wire
-from support.store import tags
+from support.store import TRACK, records, tags, tracks
 
 
 class Sites:
@@ -74,6 +75,21 @@ def test_p2_2_during_a_resync_the_image_held_in_service_is_what_is_recovered() -
     sites.secondary.harden()
     assert (sites.state, sites.image()) == (SessionState.ENDED, [1, 2, 0, 0, 0])
     assert sites.secondary.pool.staged_count(1) == 0
+
+
+def test_what_a_late_primary_sent_is_in_the_image_though_c_was_past_it_already() -> None:
+    sites = Sites()
+    session, pool = sites.secondary.session, sites.secondary.pool
+    committed_ns = session.mover.consistency_ns
+    number = pool.create_volume("b", 4 * TRACK).number
+    late = records((committed_ns - 1, number, 0, 1, RecordKind.DATA))
+    pool.stage(1, 1, committed_ns, late, tracks(7))
+    session.remember(session.document.changed(hold_floor_ns=committed_ns))
+    sites.recover()
+    sites.secondary.harden()
+    assert session.document.recovered_ns == committed_ns
+    assert tags(pool, "b", 1) == [7]
+    assert pool.staged_count(1) == 0
 
 
 def test_a_sync_under_way_does_not_count_for_the_recovery() -> None:

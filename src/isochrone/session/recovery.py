@@ -131,7 +131,11 @@ class Recovery:
         self._core.mover.forget_waiting()
         self._core.mover.journal_ns = max(self._core.mover.journal_ns, limit_ns)
         self._core.mover.commit(limit_ns)
-        self._core.pool.discard(self._core.document.number, limit_ns)
+        pool, number = self._core.pool, self._core.document.number
+        pool.discard(number, limit_ns)
+        if pool.staged_count(number):
+            # Older than C: a primary that joined late has sent it, and no later commit will come.
+            pool.commit(number, limit_ns)
         self._split.serve()
         self._core.remember(transitions.ended(self._core.document, self._core.now_ns()))
         self._core.actions.append(Harden())
