@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from isochrone.testing.endings import run_world
-from isochrone.testing.world import World
+from isochrone.testing.world import Odds, World
 
 FOUND = {
     5025: "after a restart of the secondary C ran past a primary whose promises had all come without records",
@@ -20,7 +20,18 @@ FOUND = {
     80128: "two replacements of one pair brought the first one's volume back",
 }
 
+POWER = Odds(cut=0.15, stall=0.02, kill=0.1, crash_in_disk=0.05, power=0.5, operator=0.1)
+FOUND_WITH_POWER_LOSSES = {
+    43058: "the world took the J of a restarted secondary, which begins at C, for what it had kept",
+    43244: "the same, with a commit that was lost with the power",
+}
+
 
 @pytest.mark.parametrize("seed", FOUND)
 def test_a_seed_that_broke_a_promise_keeps_it(seed: int) -> None:
     run_world(World(seed))
+
+
+@pytest.mark.parametrize("seed", FOUND_WITH_POWER_LOSSES)
+def test_a_seed_that_broke_a_promise_under_power_losses_keeps_it(seed: int) -> None:
+    run_world(World(seed, POWER))

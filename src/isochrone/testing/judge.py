@@ -202,8 +202,9 @@ class Judge:
             return
         held = self.history.state_at(None)
         for pair, captured, key in self._captured_pairs():
-            # Of a pair that was suspended by itself nothing later than its image is sure.
-            hardened_ns = min(self.secondary.journal_seen_ns, pair.image_time_ns(session.mover.journal_ns))
+            # Of a pair that was suspended by itself nothing later than its image is sure. J as the mover counts it begins at
+            # C again after a restart, though what it was said to be is kept (see check_hardened).
+            hardened_ns = pair.image_time_ns(self.secondary.journal_seen_ns)
             hardened = self.history.state_at(hardened_ns)
             image_ns = pair.image_time_ns(session.mover.consistency_ns)
             marked = captured.change_map.marked()
