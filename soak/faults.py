@@ -270,7 +270,11 @@ def _suspend_in_resync(stage: Stage) -> str:
 
 
 def _suspend_drained(stage: Stage) -> str:
-    """Suspend with all that is acknowledged now, and prove on a copy that it is there."""
+    """Suspend with all that is acknowledged now, and prove on a copy that it is there.
+
+    Not in a resync, whose old image would stay, nor while the session is suspended by what went before.
+    """
+    stage.sites.settle()
     asked_ns = stage.sites.host_time_ns()
     stage.sites.suspend("the soak says so", drain=True)
     stage.sites.wait_told(lambda report: report["state"] == "SUSPENDED", "it is SUSPENDED")

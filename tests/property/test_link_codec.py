@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from isochrone.link.codec import CONTROL_TYPES, STAGING_BYTES, Decoder, Encoder
 from isochrone.link.frame import FRAME_HEADER_BYTES, PREAMBLE, FrameHeader, Limits, MessageType, PayloadCoding
@@ -32,14 +34,16 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
             return st.from_regex(pattern, fullmatch=True)
         bound = {name: value for rule in rules for name, value in vars_of(rule)}
         if base is int:
-            return st.integers(bound["ge"], bound["lt"] - 1)
+            return st.integers(bound["ge"], bound["lt"] - 1 if "lt" in bound else bound["le"])
         if base is str:
             alphabet = st.characters(exclude_categories=["Cs"])
             return st.text(alphabet, min_size=bound.get("min_length", 0), max_size=bound["max_length"])
         return values_of(base)
+    if isinstance(hint, UnionType) or get_origin(hint) is Union:
+        return st.one_of(*(values_of(part) for part in get_args(hint)))
     if get_origin(hint) is list:
         return st.lists(values_of(get_args(hint)[0]), max_size=LIST_LENGTH_MAX)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    if isinstance(hint, type) and (dataclasses.is_dataclass(hint) or issubclass(hint, BaseModel)):
         return messages_of(hint)
     return st.from_type(hint)
 
@@ -50,7 +54,8 @@ def vars_of(rule: Any) -> list[tuple[str, Any]]:
 
 def messages_of(message_class: type) -> st.SearchStrategy[Any]:
     hints = get_type_hints(message_class, include_extras=True)
-    return st.builds(message_class, **{name: values_of(hint) for name, hint in hints.items()})
+    names = message_class.model_fields if issubclass(message_class, BaseModel) else hints
+    return st.builds(message_class, **{name: values_of(hints[name]) for name in names})
 
 
 CONTROL = st.one_of(*(messages_of(message_class) for message_class in CONTROL_TYPES.values()))
