@@ -7,6 +7,8 @@ and begin again when it is back, as its applications would.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -167,14 +169,14 @@ class FioLoad:
     def stop(self) -> None:
         """SIGINT: fio ends when what it has in flight is answered."""
         if self._process is not None:
-            self._process.send_signal(2)
+            self._process.send_signal(signal.SIGINT)
             self._process.wait(STOP_S_MAX)
             self._process = None
 
     def primaries_lost(self, lost: tuple[ControllerProcess, ...]) -> None:
-        """fio cannot connect again: it ends."""
+        """fio cannot connect again: it ends, with the process of its job, which would go on for ever by itself."""
         if self._place.controller in lost and self._process is not None:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
