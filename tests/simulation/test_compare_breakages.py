@@ -52,22 +52,10 @@ def suspicion_hides_a_write(patch: Patch) -> None:
     equal_counts_for_a_track_written_meanwhile(patch)
 
 
-def forget_unreadable_tracks(patch: Patch) -> None:
-    """A track that cannot be read counts as copied."""
-    give_up = Copier._give_up
-
-    def forget(self: Copier, tracks: Any, now_ns: int) -> None:
-        give_up(self, tracks, now_ns)
-        self._enter(tracks, DONE)
-
-    patch.setattr(Copier, "_give_up", forget)
-
-
 BREAKAGES: list[Breakage] = [
     equal_counts_for_a_track_written_meanwhile,
     compare_the_committed_image,
     suspicion_hides_a_write,
-    forget_unreadable_tracks,
 ]
 
 
