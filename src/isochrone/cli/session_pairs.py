@@ -27,10 +27,7 @@ from isochrone.cli.session_settings import (
     Priorities,
     RetryMsMax,
     RetryTracksMax,
-    given_pair_paces,
-    given_priorities,
     given_settings,
-    on_or_off,
 )
 from isochrone.model.errors import RefusedError
 
@@ -94,26 +91,24 @@ def create(
     }
     body |= given_settings(
         group_interval_ms=group_interval_ms,
-        group_bytes_max=group_size_max,
+        group_size_max=group_size_max,
         retry_ms_max=retry_ms_max,
         retry_tracks_max=retry_tracks_max,
         compression=compression,
-        overflow_policy=overflow,
-        pace_level=pace,
+        overflow=overflow,
+        pace=pace,
         pace_delay_ms_max=pace_delay_ms_max,
         hold_ms_max=hold_ms_max,
-        copy_rate_bytes_max=copy_rate_max,
-        copy_share_percent=copy_share,
+        pair_pace=pair_pace,
+        copy_rate_max=copy_rate_max,
+        copy_share=copy_share,
         compare=compare,
-        mark_policy=marks,
+        marks=marks,
         link_timeout_s=link_timeout_s,
-        auto_resume=on_or_off(auto_resume),
+        auto_resume=auto_resume,
         auto_resume_budget_s=auto_resume_budget_s,
+        priority=priority,
     )
-    if pair_pace:
-        body["pair_pace"] = given_pair_paces(pair_pace)
-    if priority:
-        body["priorities"] = given_priorities(priority)
     _send("/v1/sessions", body, name, wait, timeout_s, controller, json)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -120,19 +121,6 @@ Priorities = Annotated[
         show_default=False,
     ),
 ]
-
-
-def given_priorities(texts: list[str]) -> dict[str, int]:
-    """Return the priorities of `SECONDARY=N`, by secondary volume. Raises RefusedError."""
-    priorities = {}
-    for text in texts:
-        name, equals, number = text.rpartition("=")
-        if not (equals and name and number.isdecimal()):
-            raise RefusedError(f"--priority {text!r} is not SECONDARY=N: write for example db-copy=5")
-        priorities[name] = int(number)
-    return priorities
-
-
 Marks = Annotated[
     str | None,
     typer.Option(
@@ -142,16 +130,44 @@ Marks = Annotated[
     ),
 ]
 
+_API_NAMES: Final = {
+    "group_size_max": "group_bytes_max",
+    "overflow": "overflow_policy",
+    "pace": "pace_level",
+    "copy_rate_max": "copy_rate_bytes_max",
+    "copy_share": "copy_share_percent",
+    "marks": "mark_policy",
+    "priority": "priorities",
+}
+"""Of the options whose setting has another name in requests."""
 
-def on_or_off(word: str | None) -> bool | None:
-    """Return what `on` and `off` mean. Raises RefusedError for any other word."""
-    if word not in (None, "on", "off"):
-        raise RefusedError(f"--auto-resume {word!r}: write on or off")
-    return None if word is None else word == "on"
+
+def given_settings(**options: object) -> dict[str, object]:
+    """Return the settings that were given (neither None nor empty), as requests have them. Raises RefusedError.
+
+    Args:
+        options: the values of the options above, by the names of the parameters that both commands have for them.
+    """
+    return {
+        _API_NAMES.get(name, name): _PARSERS[name](value) if name in _PARSERS else value
+        for name, value in options.items()
+        if value is not None and value != []
+    }
 
 
-def given_pair_paces(texts: list[str]) -> dict[str, str]:
-    """Return the pace levels of `PAIR=LEVEL`, by pair. Raises RefusedError."""
+def _priorities(texts: list[str]) -> dict[str, int]:
+    """Return the priorities of `SECONDARY=N`, by secondary volume."""
+    priorities = {}
+    for text in texts:
+        name, equals, number = text.rpartition("=")
+        if not (equals and name and number.isdecimal()):
+            raise RefusedError(f"--priority {text!r} is not SECONDARY=N: write for example db-copy=5")
+        priorities[name] = int(number)
+    return priorities
+
+
+def _pair_paces(texts: list[str]) -> dict[str, str]:
+    """Return the pace levels of `PAIR=LEVEL`, by pair."""
     paces = {}
     for text in texts:
         name, equals, level = text.rpartition("=")
@@ -161,16 +177,19 @@ def given_pair_paces(texts: list[str]) -> dict[str, str]:
     return paces
 
 
-def given_settings(**settings: str | float | None) -> dict[str, object]:
-    """Return the settings that were given (not None), by the names of the API. Raises RefusedError for a size.
+def _on_or_off(word: str) -> bool:
+    if word not in ("on", "off"):
+        raise RefusedError(f"--auto-resume {word!r}: write on or off")
+    return word == "on"
 
-    A setting whose name contains `bytes` takes a size in words: 32MiB.
-    """
-    return {
-        key: parse_size(value) if "bytes" in key and isinstance(value, str) else value
-        for key, value in settings.items()
-        if value is not None
-    }
+
+_PARSERS: Final[dict[str, Callable[[Any], object]]] = {
+    "group_size_max": parse_size,
+    "copy_rate_max": parse_size,
+    "auto_resume": _on_or_off,
+    "pair_pace": _pair_paces,
+    "priority": _priorities,
+}
 
 
 def set_session(
@@ -206,26 +225,24 @@ def set_session(
 
     body = given_settings(
         group_interval_ms=group_interval_ms,
-        group_bytes_max=group_size_max,
+        group_size_max=group_size_max,
         retry_ms_max=retry_ms_max,
         retry_tracks_max=retry_tracks_max,
         compression=compression,
-        overflow_policy=overflow,
-        pace_level=pace,
+        overflow=overflow,
+        pace=pace,
         pace_delay_ms_max=pace_delay_ms_max,
         hold_ms_max=hold_ms_max,
-        copy_rate_bytes_max=copy_rate_max,
-        copy_share_percent=copy_share,
+        pair_pace=pair_pace,
+        copy_rate_max=copy_rate_max,
+        copy_share=copy_share,
         compare=compare,
-        mark_policy=marks,
+        marks=marks,
         link_timeout_s=link_timeout_s,
-        auto_resume=on_or_off(auto_resume),
+        auto_resume=auto_resume,
         auto_resume_budget_s=auto_resume_budget_s,
+        priority=priority,
     )
-    if pair_pace:
-        body["pair_pace"] = given_pair_paces(pair_pace)
-    if priority:
-        body["priorities"] = given_priorities(priority)
     if not body:
         raise RefusedError("nothing is changed: give at least one setting, see --help")
     with Client(controller) as client:
