@@ -80,7 +80,6 @@ class Primary:
         self.stamper = Stamper(clock, stamp_floor_ns)
         self.actions: list[Action] = []
         self._pool = pool
-        self._disk = disk
         self._clock = clock
         self._track_size_bytes = pool.track_size_bytes
         self.activities = Activities(settings, pool.track_size_bytes)
@@ -90,7 +89,7 @@ class Primary:
         self._pending = PendingBatch()
         self._written_ns = (
             -APPLICATION_QUIET_NS
-        )  # time of an application write that a session captured or left out
+        )  # of an application write that a session captured or left out
         self._restore()
 
     def _restore(self) -> None:
