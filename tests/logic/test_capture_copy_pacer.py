@@ -2,7 +2,14 @@
 
 import pytest
 
-from isochrone.capture.copy_pacer import BURST_BYTES, REST_NS_MAX, SECOND_NS, CopyPacer
+from isochrone.capture.copy_pacer import (
+    BURST_BYTES,
+    BURST_NS_MAX,
+    LOOK_NS_MAX,
+    REST_NS_MAX,
+    SECOND_NS,
+    CopyPacer,
+)
 
 MS = 1_000_000
 TRACK = 4096
@@ -80,9 +87,32 @@ def test_a_burst_is_bounded_and_the_next_waits_until_it_is_hardened() -> None:
 def test_a_link_that_stalled_does_not_stop_the_copy_for_long() -> None:
     pacer = CopyPacer()
     pacer.entered(0, BURST_BYTES)
-    hour_ns = 3600 * SECOND_NS
-    assert room(pacer, hour_ns) == 0
-    assert room(pacer, hour_ns + REST_NS_MAX) == BURST_BYTES
+    minute_ns = 60 * SECOND_NS
+    for now_ns in range(0, minute_ns, 100 * MS):
+        assert room(pacer, now_ns, unhardened=TRACK) == 0
+    assert room(pacer, minute_ns) == 0
+    assert room(pacer, minute_ns + REST_NS_MAX - MS) == 0
+    assert room(pacer, minute_ns + REST_NS_MAX) == BURST_BYTES
+
+
+def test_a_burst_on_a_slow_link_ends_by_time() -> None:
+    pacer = CopyPacer()
+    pacer.entered(0, TRACK)
+    for now_ns in range(0, BURST_NS_MAX, 100 * MS):
+        assert room(pacer, now_ns, unhardened=TRACK) == BURST_BYTES - TRACK
+    assert room(pacer, BURST_NS_MAX, unhardened=TRACK) == 0
+    assert room(pacer, BURST_NS_MAX + 100 * MS) == 0  # hardened: rests as long
+    assert room(pacer, 2 * (BURST_NS_MAX + 100 * MS)) == BURST_BYTES
+
+
+def test_time_in_which_nothing_could_be_copied_earns_no_rest() -> None:
+    pacer = CopyPacer()
+    pacer.entered(0, TRACK)
+    hour_ns = 3600 * SECOND_NS  # without a link, say
+    assert room(pacer, hour_ns) == BURST_BYTES - TRACK
+    pacer.entered(hour_ns, BURST_BYTES - TRACK)
+    assert room(pacer, hour_ns + MS) == 0
+    assert room(pacer, hour_ns + 2 * MS + LOOK_NS_MAX) == BURST_BYTES
 
 
 def test_a_rest_ends_when_applications_stop_writing() -> None:

@@ -18,6 +18,7 @@ FOUND = {
     70004: "a deleted session came back with the power, and its successor at a primary stood in its way",
     80051: "a side file smaller than one burst suspended every resync before it could end",
     80128: "two replacements of one pair brought the first one's volume back",
+    1001252: "on a slow link a burst of images took 11 s, and the copier then rested for 10 s",
 }
 
 POWER = Odds(cut=0.15, stall=0.02, kill=0.1, crash_in_disk=0.05, power=0.5, operator=0.1)

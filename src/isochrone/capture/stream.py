@@ -333,12 +333,6 @@ class SessionStream:
     def _copy_room_tracks(self, now_ns: int, *, beside_writes: bool) -> int:
         """Return how many images may be added now."""
         settings, policy = self._settings, self.document.policy
-        room_bytes = min(
-            settings.copy_share_bytes - self.backlog.image_bytes,
-            settings.copy_stop_bytes - self._side_file.memory_bytes,
-        )
-        if room_bytes < self._track_size_bytes:
-            return 0
         paced_bytes = self._copy_pacer.room_bytes(
             now_ns,
             rate_bytes_max=policy.copy_rate_bytes_max,
@@ -346,6 +340,12 @@ class SessionStream:
             unhardened_bytes=self.backlog.image_bytes,
             beside_writes=beside_writes,
         )
+        room_bytes = min(
+            settings.copy_share_bytes - self.backlog.image_bytes,
+            settings.copy_stop_bytes - self._side_file.memory_bytes,
+        )
+        if room_bytes < self._track_size_bytes:
+            return 0
         if paced_bytes is not None:
             room_bytes = min(room_bytes, paced_bytes)
         # The pacer counts in bytes: any room is room for one track, which it is then owed.
