@@ -320,7 +320,7 @@ def test_volumes_are_limited_in_number_and_in_size_together(monkeypatch: pytest.
         pool.copy_volume("a", f"b{index}")
     with pytest.raises(BusyError, match="choose a smaller size"):
         pool.create_volume("c", TRACK)
-    monkeypatch.setattr("isochrone.store.pool.VOLUME_COUNT_MAX", 16)
+    monkeypatch.setattr("isochrone.store.volume_set.VOLUME_COUNT_MAX", 16)
     with pytest.raises(BusyError, match="16 volumes"):
         pool.create_volume("c", TRACK)
 

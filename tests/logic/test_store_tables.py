@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from isochrone.model.volume_kind import VolumeKind
 from isochrone.store.state import PoolState
 from isochrone.store.tables import VolumeTable
 from isochrone.store.verify import verify_state
@@ -84,7 +85,7 @@ def test_a_copy_shares_pages_until_one_of_them_is_changed() -> None:
     state = new_state()
     source = state.create_volume(1, "a", 3000 * 4096)
     old = link(state, source, 0, 3000)
-    copy = state.copy_volume(1, 2, "b")
+    copy = state.copy_volume(1, 2, "b", VolumeKind.COPY)
     assert state.arena.live_count == 3
     new = link(state, source, 10, 1)
     assert state.arena.live_count == 4
@@ -99,7 +100,7 @@ def test_space_returns_when_a_copy_is_deleted() -> None:
     state = new_state()
     source = state.create_volume(1, "a", 3000 * 4096)
     link(state, source, 0, 3000)
-    state.copy_volume(1, 2, "b")
+    state.copy_volume(1, 2, "b", VolumeKind.COPY)
     link(state, source, 0, 500)
     assert state.allocator.used_count == 3500
     state.delete_volume(2)
@@ -114,7 +115,7 @@ def test_clear_unmaps_exactly_its_range_in_one_of_two_copies(span: tuple[int, in
     state = new_state()
     source = state.create_volume(1, "a", 3000 * 4096)
     old = link(state, source, 0, 3000)
-    copy = state.copy_volume(1, 2, "b")
+    copy = state.copy_volume(1, 2, "b", VolumeKind.COPY)
     state.tables.clear(copy, first, count)
     assert entries(state, source, 0, 3000) == old
     assert entries(state, copy, 0, 3000) == old[:first] + [0] * count + old[first + count :]

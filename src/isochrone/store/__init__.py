@@ -4,5 +4,6 @@ from isochrone.store.pool import Pool
 from isochrone.store.state import CommitResult
 from isochrone.store.stats import PoolStats
 from isochrone.store.volume import Volume, ZeroResult
+from isochrone.store.volume_set import CopyItem
 
-__all__ = ["CommitResult", "Pool", "PoolStats", "Volume", "ZeroResult"]
+__all__ = ["CommitResult", "CopyItem", "Pool", "PoolStats", "Volume", "ZeroResult"]

@@ -70,7 +70,7 @@ class Allocator:
         track_count: tracks are numbered 1 to track_count; 0 means "unmapped" and is never free.
         counts: references per track, shape (track_count + 1,), uint16, and the bit HELD; exactly 1 means that it
             may be overwritten in place. No overflow: a volume refers to a track at most once, and there are at
-            most VOLUME_COUNT_MAX (4,096) volumes.
+            most VOLUME_COUNT_MAX volumes.
         counts_view: the same memory for scalar access (a third of the cost of numpy indexing).
         window: free tracks taken out of the map, in descending order; `window.pop()` allocates one, and its
             taker sets the track's count to 1. The list object never changes.

@@ -143,7 +143,8 @@ def _check_directory(root: Root, report: CheckReport) -> None:
     pointed = np.unique(np.concatenate([root.pages[:0], *(volume.pages for volume in root.volumes)]))
     if not np.array_equal(pointed, np.sort(root.pages)):
         report.add(ROOT_NAME, 0, "the volumes and the page directory do not name the same pages")
-    if len({volume.name for volume in root.volumes}) != len(root.volumes):
+    names = [volume.name for volume in root.volumes if not volume.kind.is_hidden]
+    if len(set(names)) != len(names):
         report.add(ROOT_NAME, 0, "two volumes have one name")
 
 

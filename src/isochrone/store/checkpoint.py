@@ -215,7 +215,8 @@ def snapshot_root(state: PoolState, generation: int, first_sequence: int, *, is_
     volumes = []
     for table in state.volumes.values():
         indexes = np.flatnonzero(table.pages).astype(np.uint32)
-        volumes.append(RootVolume(table.number, table.name, table.size_bytes, indexes, table.pages[indexes]))
+        pages = table.pages[indexes]
+        volumes.append(RootVolume(table.number, table.name, table.size_bytes, table.kind, indexes, pages))
     sessions = {
         session: SessionStage(
             stage.committed_through_ns,

@@ -22,7 +22,7 @@ records right before it (sectors of one unsynced write may reach the disk in any
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from isochrone.store.disk import Disk, File
@@ -31,8 +31,10 @@ from isochrone.store.log_records import (
     HEADER,
     REPLAY_WEIGHT,
     REPLAY_WEIGHT_DEFAULT,
+    Part,
     RecordType,
     pack_record,
+    pack_together,
     record_size_bytes,
 )
 from isochrone.store.segment import (
@@ -109,6 +111,13 @@ class Log:
         """Add a record behind everything added so far; `write` brings it to the file."""
         self._close_maps()
         self._add(kind, payload)
+
+    def append_together(self, parts: Sequence[Part]) -> None:
+        """Add records, at least one, of which a crash leaves all or none."""
+        if len(parts) == 1:
+            self.append(*parts[0])
+        else:
+            self.append(RecordType.TOGETHER, pack_together(parts))
 
     def fits(self) -> bool:
         """Whether the segment has room for all that is pending."""

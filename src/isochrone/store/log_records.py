@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from struct import Struct
 from typing import Final, NamedTuple
@@ -47,9 +48,10 @@ class RecordType(IntEnum):
     COMPACT = 14
     DISCARD_VOLUME = 15
     DISCARD_SOURCE = 16
+    TOGETHER = 17
 
 
-REPLAY_WEIGHT: Final = {RecordType.MAP: 1, RecordType.BARRIER: 1}
+REPLAY_WEIGHT: Final = {RecordType.MAP: 1, RecordType.BARRIER: 1, RecordType.TOGETHER: 1024}
 """Replay cost per record, in about 5 us; other types count REPLAY_WEIGHT_DEFAULT."""
 REPLAY_WEIGHT_DEFAULT: Final = 16
 
@@ -59,7 +61,10 @@ BARRIER: Final = Struct("<QQ")
 it.
 """
 VOLUME: Final = Struct("<IQ")
-VOLUME_COPY: Final = Struct("<II")
+VOLUME_COPY: Final = Struct("<III")
+"""source, new volume, its VolumeKind."""
+TOGETHER_PART: Final = Struct("<II")
+"""type and payload length of one record within TOGETHER; its payload follows."""
 NUMBER: Final = Struct("<I")
 KEY_LENGTH: Final = Struct("<H")
 STAGE: Final = Struct("<QQQII")
@@ -69,6 +74,10 @@ SESSION_TIMES: Final = Struct("<QQQ")
 SESSION_SOURCE_TIME: Final = Struct("<QQQ")
 SESSION_VOLUME: Final = Struct("<QI")
 SESSION: Final = Struct("<Q")
+
+
+Part = tuple[RecordType, bytes]
+"""One record of several that are written, and replayed, as one: type and payload."""
 
 
 class StagePayload(NamedTuple):
@@ -158,3 +167,22 @@ def unpack_document(payload: memoryview) -> tuple[str, bytes]:
     (length,) = KEY_LENGTH.unpack_from(payload)
     start = KEY_LENGTH.size + length
     return str(payload[KEY_LENGTH.size : start], "utf-8"), bytes(payload[start:])
+
+
+def pack_together(parts: Sequence[Part]) -> bytes:
+    """Return the payload of TOGETHER: `parts` in order, replayed all or none."""
+    return b"".join(TOGETHER_PART.pack(kind, len(payload)) + payload for kind, payload in parts)
+
+
+def unpack_together(payload: memoryview) -> list[tuple[int, memoryview]]:
+    """Return type and payload of each part. ValueError when they do not fill the payload exactly."""
+    parts: list[tuple[int, memoryview]] = []
+    at = 0
+    while at < len(payload):
+        kind, length = TOGETHER_PART.unpack_from(payload, at)
+        at += TOGETHER_PART.size
+        if at + length > len(payload):
+            raise ValueError(f"part {len(parts)} is cut short")
+        parts.append((kind, payload[at : at + length]))
+        at += length
+    return parts

@@ -6,22 +6,15 @@ may run in a thread while the pool goes on. Nothing in here knows the time or an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from uuid import UUID
 
-from isochrone.model.errors import (
-    BusyError,
-    ConflictError,
-    DamagedError,
-    NotFoundError,
-    PoolFullError,
-    RefusedError,
-)
-from isochrone.model.names import check_name
+from isochrone.model.errors import DamagedError, PoolFullError
 from isochrone.model.records import RecordArray
-from isochrone.model.sizes import TRACK_SIZE_DEFAULT_BYTES, TRACKS_PER_VOLUME_MAX
+from isochrone.model.sizes import TRACK_SIZE_DEFAULT_BYTES
+from isochrone.model.volume_kind import VolumeKind
 from isochrone.store.checkpoint import CheckpointFiles
 from isochrone.store.checkpointer import Checkpointer
 from isochrone.store.create import create_pool
@@ -30,17 +23,7 @@ from isochrone.store.documents import Documents
 from isochrone.store.durability import Durability, Steps
 from isochrone.store.head import Trouble
 from isochrone.store.health import Health
-from isochrone.store.limits import (
-    TABLE_PAGE_COUNT_MAX,
-    VOLUME_COUNT_MAX,
-)
 from isochrone.store.log import Log
-from isochrone.store.log_records import (
-    NUMBER,
-    VOLUME,
-    VOLUME_COPY,
-    RecordType,
-)
 from isochrone.store.page_slots import PAGES_NAME, PageSlots
 from isochrone.store.parts import open_part
 from isochrone.store.recovery import Recovered, recover
@@ -48,9 +31,9 @@ from isochrone.store.stager import Stager
 from isochrone.store.staging import Staged
 from isochrone.store.state import CommitResult
 from isochrone.store.stats import PoolStats
-from isochrone.store.tables import VolumeTable, page_count_for
 from isochrone.store.verify import verify_state
 from isochrone.store.volume import Volume, VolumeParts
+from isochrone.store.volume_set import NO_DOCUMENTS, CopyItem, VolumeSet
 
 
 class Pool:
@@ -84,10 +67,9 @@ class Pool:
         self._parts = VolumeParts(
             self._state, self._tracks, self._log, self._health, self.reserve, self._durability.sync_inline
         )
-        self._volumes: dict[str, Volume] = {}
-        self._by_number: dict[int, Volume] = {}
         self._documents = Documents(self._state.documents, self._log)
         self.stager = Stager(self._parts)
+        self._volumes = VolumeSet(self._parts, self._documents, self.stager, self.log_write)
         self._checkpointer = Checkpointer(
             CheckpointFiles(disk, self._tracks, self._pages),
             superblock,
@@ -103,8 +85,6 @@ class Pool:
         self.reopened_after_loss = recovered.loss is not None or Trouble.LOSS_UNTOLD in recovered.trouble
         self.opening_note = _opening_note(recovered)
         self.replayed_count = recovered.replayed_count
-        for table in self._state.volumes.values():
-            self._add_volume(table)
 
     @staticmethod
     def create(
@@ -158,17 +138,12 @@ class Pool:
 
     @property
     def volumes(self) -> Mapping[str, Volume]:
-        """Volumes by name."""
-        return MappingProxyType(self._volumes)
+        """Volumes by name, but for hidden ones."""
+        return MappingProxyType(self._volumes.by_name)
 
     def volume_by_number(self, number: int) -> Volume:
-        """Return the volume with a number; NotFoundError when there is none."""
-        try:
-            return self._by_number[number]
-        except KeyError:
-            raise NotFoundError(
-                f"volume number {number} does not exist in this pool", number=number
-            ) from None
+        """Return the volume with a number, also a hidden one; NotFoundError when there is none."""
+        return self._volumes.volume(number)
 
     def create_volume(self, name: str, size_bytes: int) -> Volume:
         """Add an empty volume; a positive multiple of the track size. Logged and written at once.
@@ -178,50 +153,50 @@ class Pool:
             ConflictError: the name is taken.
             BusyError: a limit of the pool is reached.
         """
-        self._health.check()
-        self._check_new(name)
-        self._check_size(size_bytes, 0)
-        number = self._state.volume_number_next
-        table = self._state.create_volume(number, name, size_bytes)
-        self._log_now(RecordType.VOLUME_CREATE, VOLUME.pack(number, size_bytes) + name.encode())
-        return self._add_volume(table)
+        return self._volumes.create(name, size_bytes)
+
+    def create_copies(
+        self, items: Sequence[CopyItem], documents: Mapping[str, bytes | None] = NO_DOCUMENTS
+    ) -> list[Volume]:
+        """Add volumes that read as their sources do now, all at this instant (S5), and change documents with them.
+
+        Only pointers are copied. Logged and written as one: a crash leaves all or nothing of it. Call `sync` before
+        telling anybody. A value of None deletes a document.
+
+        Raises:
+            NotFoundError: a source, or a document to be deleted, does not exist.
+            RefusedError: a name does not fit its kind; ConflictError: it is taken.
+            BusyError: a limit of the pool is reached; PoolFullError: there is no room for table pages that staged
+                entries need now. In all cases nothing was changed.
+        """
+        return self._volumes.create_copies(items, documents)
 
     def copy_volume(self, source: str, name: str) -> Volume:
-        """Add a volume that reads as `source` does now; no data is copied. Raises as `create_volume` does."""
-        self._health.check()
-        origin = self._volume(source)
-        self._check_new(name)
-        self._check_size(origin.size_bytes, 0)
-        number = self._state.volume_number_next
-        table = self._state.copy_volume(origin.number, number, name)
-        self.stager.recount_pages()
-        self._log_now(RecordType.VOLUME_COPY, VOLUME_COPY.pack(origin.number, number) + name.encode())
-        return self._add_volume(table)
+        """Add a writable volume that reads as `source` does now; raises as `create_copies` does."""
+        return self.create_copies([CopyItem(source, name, VolumeKind.COPY)])[0]
 
     def resize_volume(self, name: str, size_bytes: int) -> None:
         """Give a volume another size; what lies beyond it is gone. Logged and written at once.
 
         Raises:
-            NotFoundError, RefusedError, BusyError: as `create_volume`.
+            NotFoundError, RefusedError, BusyError: as `create_volume`; a snapshot is refused.
             PoolFullError: a shared table page must be copied and there is no room.
         """
-        self._health.check()
-        volume = self._volume(name)
-        self._check_size(size_bytes, volume.size_bytes)
-        if size_bytes < volume.size_bytes:
-            self.reserve(0, 1)
-        self._state.resize_volume(volume.number, size_bytes)
-        volume.refresh()
-        self._log_now(RecordType.VOLUME_RESIZE, VOLUME.pack(volume.number, size_bytes))
+        self._volumes.resize(name, size_bytes)
+
+    def delete_volumes(
+        self, volumes: Sequence[str | int], documents: Mapping[str, bytes | None] = NO_DOCUMENTS
+    ) -> None:
+        """Remove volumes (by name, or number) and their data, and change documents with them, as `create_copies` does.
+
+        What was staged for them is dropped when it is committed. NotFoundError when one does not exist: nothing
+        was changed.
+        """
+        self._volumes.delete(volumes, documents)
 
     def delete_volume(self, name: str) -> None:
         """Remove a volume and its data. Logged and written at once. NotFoundError when there is none."""
-        self._health.check()
-        volume = self._volume(name)
-        self._state.delete_volume(volume.number)
-        volume.refresh()
-        del self._volumes[name], self._by_number[volume.number]
-        self._log_now(RecordType.VOLUME_DELETE, NUMBER.pack(volume.number))
+        self._volumes.delete([name])
 
     @property
     def documents(self) -> Mapping[str, bytes]:
@@ -470,48 +445,6 @@ class Pool:
         self._log.close()
         self._tracks.close()
         self._pages.close()
-
-    def _log_now(self, kind: RecordType, payload: bytes) -> None:
-        self._log.append(kind, payload)
-        self.log_write()
-
-    def _add_volume(self, table: VolumeTable) -> Volume:
-        volume = Volume(self._parts, table)
-        self._volumes[table.name] = self._by_number[table.number] = volume
-        return volume
-
-    def _volume(self, name: str) -> Volume:
-        try:
-            return self._volumes[name]
-        except KeyError:
-            raise NotFoundError(
-                f"volume {name[:80]!r} does not exist in this pool", volume=name[:80]
-            ) from None
-
-    def _check_new(self, name: str) -> None:
-        check_name(name, "volume")
-        if name in self._volumes:
-            raise ConflictError(f"volume {name} exists already: choose another name", volume=name)
-        if len(self._volumes) >= VOLUME_COUNT_MAX:
-            raise BusyError(f"the pool has {VOLUME_COUNT_MAX} volumes already: delete one first")
-
-    def _check_size(self, size_bytes: int, old_size_bytes: int) -> None:
-        """Refuse a size that a volume (of `old_size_bytes` now) cannot have."""
-        track_count, rest = divmod(size_bytes, self.track_size_bytes)
-        if rest or not 1 <= track_count <= TRACKS_PER_VOLUME_MAX - 1:
-            raise RefusedError(
-                f"{size_bytes} bytes cannot be a volume: choose a multiple of {self.track_size_bytes} up to "
-                f"{(TRACKS_PER_VOLUME_MAX - 1) * self.track_size_bytes}",
-                size_bytes=size_bytes,
-            )
-        pages = sum(len(table.pages) for table in self._state.volumes.values())
-        pages += page_count_for(track_count) - page_count_for(old_size_bytes // self.track_size_bytes)
-        if pages > TABLE_PAGE_COUNT_MAX:
-            raise BusyError(
-                f"volumes of this pool may show {TABLE_PAGE_COUNT_MAX * 1024 * self.track_size_bytes} bytes together: "
-                "choose a smaller size",
-                size_bytes=size_bytes,
-            )
 
 
 def _opening_note(recovered: Recovered) -> str | None:

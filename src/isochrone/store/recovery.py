@@ -136,7 +136,7 @@ def load_state(disk: Disk, superblock: Superblock, root: Root) -> PoolState:
     state.tables.accounting = False
     counts = np.zeros(page_top, np.uint16)
     for volume in root.volumes:
-        table = VolumeTable(volume.number, volume.name, 0, 0)
+        table = VolumeTable(volume.number, volume.name, 0, 0, volume.kind)
         state.tables.resize(table, volume.size_bytes, volume.size_bytes // superblock.track_size_bytes)
         if len(volume.pages) and (
             volume.page_indexes.max() >= len(table.pages) or volume.pages.max() >= page_top

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from isochrone.model.volume_kind import VolumeKind
 from isochrone.store.log_records import (
     NUMBER,
     SESSION,
@@ -25,6 +26,7 @@ from isochrone.store.log_records import (
     RecordType,
     unpack_document,
     unpack_stage,
+    unpack_together,
 )
 from isochrone.store.segment import LogRecord, log_damaged
 from isochrone.store.state import PoolState, decode_map
@@ -73,43 +75,51 @@ def _check_entries(state: PoolState, entries: NDArray[np.void], name: str, offse
 
 def _apply(state: PoolState, name: str, record: LogRecord) -> None:
     """Apply one record of a type other than MAP and BARRIER."""
-    payload = record.payload
     try:
-        match record.kind:
-            case RecordType.UNMAP:
-                state.unmap(*UNMAP.unpack(payload))
-            case RecordType.VOLUME_CREATE:
-                number, size_bytes = VOLUME.unpack_from(payload)
-                state.create_volume(number, str(payload[VOLUME.size :], "utf-8"), size_bytes)
-            case RecordType.VOLUME_RESIZE:
-                state.resize_volume(*VOLUME.unpack(payload))
-            case RecordType.VOLUME_DELETE:
-                state.delete_volume(*NUMBER.unpack(payload))
-            case RecordType.VOLUME_COPY:
-                source, number = VOLUME_COPY.unpack_from(payload)
-                state.copy_volume(source, number, str(payload[VOLUME_COPY.size :], "utf-8"))
-            case RecordType.DOCUMENT_PUT:
-                key, value = unpack_document(payload)
-                state.documents[key] = value
-            case RecordType.DOCUMENT_DELETE:
-                del state.documents[unpack_document(payload)[0]]
-            case RecordType.STAGE:
-                state.stage(unpack_stage(payload))
-            case RecordType.COMMIT:
-                state.commit(*SESSION_TIME.unpack(payload))
-            case RecordType.DISCARD:
-                state.discard(*SESSION_TIME.unpack(payload))
-            case RecordType.COMPACT:
-                state.compact(*SESSION_TIMES.unpack(payload))
-            case RecordType.DISCARD_VOLUME:
-                state.discard_volume(*SESSION_VOLUME.unpack(payload))
-            case RecordType.DISCARD_SOURCE:
-                state.discard_source(*SESSION_SOURCE_TIME.unpack(payload))
-            case RecordType.END_SESSION:
-                state.end_session(*SESSION.unpack(payload))
-            case _:
-                raise log_damaged(name, record.offset, f"record type {record.kind} is unknown")
+        if record.kind == RecordType.TOGETHER:
+            for kind, payload in unpack_together(record.payload):
+                _apply_one(state, kind, payload)
+        else:
+            _apply_one(state, record.kind, record.payload)
     except (KeyError, IndexError, ValueError, StructError) as error:
         raise log_damaged(
             name, record.offset, f"the record does not fit the state before it ({error})"
         ) from error
+
+
+def _apply_one(state: PoolState, kind: int, payload: memoryview) -> None:
+    match kind:
+        case RecordType.UNMAP:
+            state.unmap(*UNMAP.unpack(payload))
+        case RecordType.VOLUME_CREATE:
+            number, size_bytes = VOLUME.unpack_from(payload)
+            state.create_volume(number, str(payload[VOLUME.size :], "utf-8"), size_bytes)
+        case RecordType.VOLUME_RESIZE:
+            state.resize_volume(*VOLUME.unpack(payload))
+        case RecordType.VOLUME_DELETE:
+            state.delete_volume(*NUMBER.unpack(payload))
+        case RecordType.VOLUME_COPY:
+            source, number, volume_kind = VOLUME_COPY.unpack_from(payload)
+            name = str(payload[VOLUME_COPY.size :], "utf-8")
+            state.copy_volume(source, number, name, VolumeKind(volume_kind))
+        case RecordType.DOCUMENT_PUT:
+            key, value = unpack_document(payload)
+            state.documents[key] = value
+        case RecordType.DOCUMENT_DELETE:
+            del state.documents[unpack_document(payload)[0]]
+        case RecordType.STAGE:
+            state.stage(unpack_stage(payload))
+        case RecordType.COMMIT:
+            state.commit(*SESSION_TIME.unpack(payload))
+        case RecordType.DISCARD:
+            state.discard(*SESSION_TIME.unpack(payload))
+        case RecordType.COMPACT:
+            state.compact(*SESSION_TIMES.unpack(payload))
+        case RecordType.DISCARD_VOLUME:
+            state.discard_volume(*SESSION_VOLUME.unpack(payload))
+        case RecordType.DISCARD_SOURCE:
+            state.discard_source(*SESSION_SOURCE_TIME.unpack(payload))
+        case RecordType.END_SESSION:
+            state.end_session(*SESSION.unpack(payload))
+        case _:
+            raise ValueError(f"type {kind} is unknown")

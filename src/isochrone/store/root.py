@@ -19,6 +19,7 @@ from xxhash import xxh3_64_intdigest
 
 from isochrone.model.errors import DamagedError
 from isochrone.model.records import RECORD_DTYPE
+from isochrone.model.volume_kind import VolumeKind
 from isochrone.store.staging import Chunk, SessionStage, SourceStage, join
 
 ROOT_NAME: Final = "root"
@@ -39,6 +40,7 @@ class RootVolume:
     number: int
     name: str
     size_bytes: int
+    kind: VolumeKind
     page_indexes: NDArray[np.uint32]
     pages: NDArray[np.uint32]
 
@@ -72,7 +74,7 @@ def encode_root(root: Root, uuid: bytes) -> bytes:
     arrays: list[bytes] = []
     volumes = []
     for volume in root.volumes:
-        volumes.append([volume.number, volume.name, volume.size_bytes, len(volume.pages)])
+        volumes.append([volume.number, volume.name, volume.size_bytes, volume.kind, len(volume.pages)])
         arrays += [_bytes(volume.page_indexes), _bytes(volume.pages)]
     arrays += [_bytes(root.pages), _bytes(root.slots), _bytes(root.checksums)]
     sessions = []
@@ -130,8 +132,8 @@ class _Decoder:
 
     def root(self, text: dict[str, Any]) -> Root:
         volumes = [
-            RootVolume(number, name, size, self._u4(page_count), self._u4(page_count))
-            for number, name, size, page_count in text["volumes"]
+            RootVolume(number, name, size, _kind(kind, name), self._u4(page_count), self._u4(page_count))
+            for number, name, size, kind, page_count in text["volumes"]
         ]
         page_count = text["page_count"]
         pages, slots = self._u4(page_count), self._u4(page_count)
@@ -172,6 +174,15 @@ class _Decoder:
         data = self._data[self._offset : self._offset + length]
         self._offset += length
         return data
+
+
+def _kind(kind: int, name: str) -> VolumeKind:
+    try:
+        return VolumeKind(kind)
+    except ValueError:
+        raise root_damaged(
+            _HEADER.size, f"volume {name[:80]!r} is of a kind {kind} that does not exist"
+        ) from None
 
 
 def root_damaged(offset: int, what: str) -> DamagedError:

@@ -71,6 +71,24 @@ class Stager:
             for key in self._pages_to_create(chunk.records).tolist()
         }
 
+    def pages_staged(self, numbers: set[int]) -> set[int]:
+        """Return the pages of some volumes that linking may change and that are not reserved yet, for `reserve_pages`."""
+        chunks = [
+            chunk.records
+            for session in self._state.sessions.values()
+            for source in session.sources.values()
+            for chunk in source.chunks
+        ]
+        if not chunks:
+            return set()
+        records = np.concatenate(chunks)
+        mine = records[np.isin(records["volume"], list(numbers))]
+        return set(_page_keys(mine).tolist()) - self._reserved
+
+    def reserve_pages(self, pages: set[int]) -> None:
+        """Count pages as ones that linking will create: what they are now is about to be shared."""
+        self._reserved |= pages
+
     def stage(
         self,
         session: int,
@@ -225,6 +243,10 @@ class Stager:
             end = int((mine["track"].astype(np.int64) + mine["track_count"]).max())
             if table is None or end > table.track_count:
                 raise _refused(session, source, f"a record is not within a volume of number {number}")
+            if not table.kind.is_writable:
+                raise _refused(
+                    session, source, f"volume number {number} is a {table.kind.name.lower()}, read-only"
+                )
 
     def _check_room(self, session: int) -> None:
         if session not in self._state.sessions and len(self._state.sessions) >= SESSION_COUNT_MAX:
@@ -232,10 +254,7 @@ class Stager:
 
     def _pages_to_create(self, records: RecordArray) -> NDArray[np.int64]:
         """Return volume << 32 | page index of pages under `records` that are null or shared now."""
-        first = records["track"].astype(np.int64) >> PAGE_SHIFT
-        last = (records["track"].astype(np.int64) + records["track_count"] - 1) >> PAGE_SHIFT
-        keys = expand((records["volume"].astype(np.int64) << _KEY_PAGE_BITS) | first, last - first + 1)
-        keys = np.unique(keys)
+        keys = _page_keys(records)
         volumes = keys >> _KEY_PAGE_BITS
         wanted = np.zeros(len(keys), np.bool_)
         for number in np.unique(volumes).tolist():
@@ -284,6 +303,16 @@ class Stager:
         elif len(self._reserved) > self._reserved_count_max:
             self.recount_pages()
             self._reserved_count_max = max(_RESERVED_COUNT_MIN, 2 * len(self._reserved))
+
+
+def _page_keys(records: RecordArray) -> NDArray[np.int64]:
+    """Return volume << 32 | page index of all pages under `records`, ascending."""
+    first = records["track"].astype(np.int64) >> PAGE_SHIFT
+    last = (records["track"].astype(np.int64) + records["track_count"] - 1) >> PAGE_SHIFT
+    keys: NDArray[np.int64] = np.unique(
+        expand((records["volume"].astype(np.int64) << _KEY_PAGE_BITS) | first, last - first + 1)
+    )
+    return keys
 
 
 def _check_u64(**values: int) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from isochrone.model.volume_kind import VolumeKind
 from isochrone.store.allocator import Allocator, TrackNumbers
 from isochrone.store.arena import Arena
 from isochrone.store.log_records import MAP_DTYPE, StagePayload
@@ -76,10 +77,10 @@ class PoolState:
         """Remove a volume and all that only it refers to."""
         self.tables.resize(self.volumes.pop(number), 0, 0)
 
-    def copy_volume(self, source: int, number: int, name: str) -> VolumeTable:
+    def copy_volume(self, source: int, number: int, name: str, kind: VolumeKind) -> VolumeTable:
         """Add a volume that is what `source` is now, sharing all pages."""
         origin = self.volumes[source]
-        table = VolumeTable(number, name, origin.size_bytes, origin.track_count)
+        table = VolumeTable(number, name, origin.size_bytes, origin.track_count, kind)
         self.tables.share(origin, table)
         self.volumes[number] = table
         self.volume_number_next = max(self.volume_number_next, number + 1)

@@ -24,6 +24,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from isochrone.model.volume_kind import VolumeKind
 from isochrone.store.allocator import Allocator, TrackNumbers
 from isochrone.store.arena import PAGE_ENTRY_COUNT, PAGE_MASK, PAGE_SHIFT, Arena
 
@@ -38,6 +39,8 @@ class VolumeTable:
 
     Attributes:
         number: never used again for another volume of the pool.
+        name: unique among those that are not hidden.
+        kind: what the volume is for.
         size_bytes: a multiple of the track size.
         track_count: tracks of the volume.
         pages: page number per 1,024 tracks, shape (ceil(track_count / 1024),), uint32; 0 is the null page.
@@ -49,6 +52,7 @@ class VolumeTable:
     name: str
     size_bytes: int
     track_count: int
+    kind: VolumeKind = VolumeKind.VOLUME
     pages: NDArray[np.uint32] = field(default_factory=lambda: _NO_PAGES)
     pages_view: memoryview = field(default_factory=lambda: _NO_PAGES.data)
     mapped_track_count: int = 0

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isochrone.model.errors import RefusedError
+from isochrone.model.volume_kind import VolumeKind
 from isochrone.store.allocator import TrackNumbers
 from isochrone.store.arena import PAGE_ENTRY_COUNT, PAGE_MASK, PAGE_SHIFT
 from isochrone.store.disk import Buffer, File, WritableBuffer
@@ -112,6 +113,11 @@ class Volume:
     def name(self) -> str:
         """Name of the volume."""
         return self._table.name
+
+    @property
+    def kind(self) -> VolumeKind:
+        """What the volume is for."""
+        return self._table.kind
 
     @property
     def size_bytes(self) -> int:
