@@ -44,6 +44,7 @@ EVERY_REQUEST: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/v1/sessions/bank/resume", {}),
     ("POST", "/v1/sessions/bank/recover", {"incomplete": True}),
     ("POST", "/v1/sessions/bank/resync", {"discard": "secondary"}),
+    ("POST", "/v1/sessions/ledger/instants", {"text": "before the upgrade"}),
     ("DELETE", "/v1/sessions/bank", None),
 ]
 

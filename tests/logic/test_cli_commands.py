@@ -182,14 +182,17 @@ def test_settings_reach_the_session(isochrone: CommandLine) -> None:
     retrying = ("--retry-ms-max", "5000", "--retry-tracks-max", "9")
     copying = ("--copy-rate-max", "50MiB", "--copy-share", "30", "--compare", "always")
     marks = ("--marks", "durable")
+    history = ("--history", "36h", "--history-size-max", "20GiB")
     suspending = ("--link-timeout", "90", "--auto-resume", "off", "--auto-resume-budget", "20")
-    command = (*CREATE_BANK, *settings, *retrying, *pacing, *copying, *marks, *suspending, "--json")
+    command = (*CREATE_BANK, *settings, *retrying, *pacing, *copying, *marks, *history, *suspending, "--json")
     answer = json.loads(done(isochrone(*command)).out)
     assert answer["settings"] == {
         "group_interval_ms": 25.0,
         "group_bytes_max": 8 << 20,
         "retry_ms_max": 5000.0,
         "retry_tracks_max": 9,
+        "history_s_max": 129_600.0,
+        "history_bytes_max": 20 << 30,
         "compression": "zstd",
         "overflow_policy": "suspend",
         "pace_level": "firm",
@@ -346,6 +349,28 @@ def answering(agrees: bool) -> Callable[..., bool]:
         return agrees
 
     return confirm
+
+
+def test_a_named_instant_is_told_with_its_exact_time(isochrone: CommandLine) -> None:
+    told = done(isochrone("session", "mark", "ledger", "before the upgrade")).out
+    assert "'before the upgrade'" in told
+    assert " ns), durable at the secondary" in told
+    answer = json.loads(done(isochrone("session", "mark", "ledger", "x", "--no-wait", "--json")).out)
+    assert (answer["text"], answer["hardened"]) == ("x", False)
+
+
+def test_an_instant_that_is_not_hardened_in_time_is_told_and_is_no_success(isochrone: CommandLine) -> None:
+    late = isochrone("session", "mark", "ledger", "x", "--timeout", "0")
+    assert late.code == ExitCode.UNAVAILABLE
+    assert "not known to be durable" in late.out
+    assert "session show ledger" in late.err
+
+
+@pytest.mark.parametrize("text", ["", "  ", "two\nlines", "x" * 201])
+def test_an_instant_that_cannot_be_called_so_is_refused(isochrone: CommandLine, text: str) -> None:
+    refused = isochrone("session", "mark", "ledger", text)
+    assert refused.code == ExitCode.REFUSED
+    assert "one line of 1 to 200" in refused.err
 
 
 def test_a_session_is_deleted(isochrone: CommandLine) -> None:

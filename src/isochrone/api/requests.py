@@ -21,6 +21,7 @@ PAIRS_PER_REQUEST_MAX: Final = 4096
 REASON_LENGTH_MAX: Final = 512
 SUSPEND_AFTER_S_MAX: Final = 31 * 86_400.0
 TIME_S_MAX: Final = 31 * 86_400.0
+HISTORY_S_LIMIT: Final = 366 * 86_400.0
 PAIR_PRIORITY_MAX: Final = 1000
 VOLUME_SIZE_BYTES_MAX: Final = 1 << 48
 RETRY_MS_LIMIT: Final = 3_600_000.0
@@ -67,6 +68,8 @@ CopySharePercent = Annotated[int, Field(ge=1, le=100)]
 PairPriority = Annotated[int, Field(ge=0, le=PAIR_PRIORITY_MAX)]
 RetryMsMax = Annotated[float, Field(ge=0, le=RETRY_MS_LIMIT)]
 RetryTracksMax = Annotated[int, Field(ge=0, le=RETRY_TRACKS_LIMIT)]
+HistorySMax = Annotated[float, Field(ge=0, le=HISTORY_S_LIMIT)]
+HistoryBytesMax = Annotated[int, Field(ge=0, lt=1 << 48)]
 SizeBytes = Annotated[int, Field(gt=0, le=VOLUME_SIZE_BYTES_MAX)]
 
 
@@ -132,6 +135,8 @@ class SettingsRequest(Request):
         retry_ms_max: how long what the secondary's device does not take is tried again before the session suspends.
             Default 60,000.
         retry_tracks_max: how many tracks may wait for that. Default 1,024.
+        history_s_max: how long what was committed is kept, for images of any instant of that time. Default 0: not at all.
+        history_bytes_max: space that it may take; what is older is given up. Default 0: as much as the pool has.
     """
 
     group_interval_ms: GroupIntervalMs | None = None
@@ -154,6 +159,8 @@ class SettingsRequest(Request):
     priorities: Annotated[dict[Name, PairPriority], Field(max_length=PAIRS_PER_REQUEST_MAX)] | None = None
     retry_ms_max: RetryMsMax | None = None
     retry_tracks_max: RetryTracksMax | None = None
+    history_s_max: HistorySMax | None = None
+    history_bytes_max: HistoryBytesMax | None = None
 
 
 class SessionRequest(SettingsRequest):

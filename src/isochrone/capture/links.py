@@ -226,6 +226,7 @@ class PrimaryLinks:
         stream.send(Configured(configure.number, stream.volume_infos(), refusals))
         stream.tell_cut()
         stream.tell_suspended_volumes()
+        stream.instants.tell()
 
     def _handle_suspend(self, stream: SessionStream, suspend: Suspend) -> None:
         if stream.state is CaptureState.SUSPENDED:

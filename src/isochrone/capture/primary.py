@@ -509,6 +509,7 @@ class Primary:
         if stream is None:
             raise NotFoundError(f"no captured session {session_id!r} here", session=session_id)
         stream.backlog.clear()
+        stream.instants.lose()
         self._pool.delete_document(stream.document.key)
         self._pool.log_write()
         if stream.link is not None:

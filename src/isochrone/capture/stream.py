@@ -13,6 +13,7 @@ from isochrone.capture.copy_pacer import CopyPacer
 from isochrone.capture.cut import cut_batch, cut_batches
 from isochrone.capture.delays import DelayTotals
 from isochrone.capture.document import CaptureDocument, CaptureState
+from isochrone.capture.instants import Instant, Instants
 from isochrone.capture.pruning import Pruner
 from isochrone.capture.selection import NEVER_NS, select_records
 from isochrone.capture.settings import CaptureSettings
@@ -31,6 +32,7 @@ from isochrone.link.messages import (
     VolumeCopy,
     VolumeInfo,
 )
+from isochrone.model.errors import ConflictError
 from isochrone.model.records import MIXED_VOLUMES, RecordBatch
 
 COPY_STEPS_PER_TICK_MAX: Final = 4
@@ -51,6 +53,7 @@ class SessionStream:
         report_told, report_told_ns, report_looked_ns: the CaptureReport that the mover on this link has, when it was sent,
             and when the last look was taken whether to send another.
         delay_totals: what holding acknowledgements for it has cost the application.
+        instants: named here and not hardened yet.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class SessionStream:
         self.pruner = Pruner(self.backlog, stamper, settings, track_size_bytes)
         self.volumes: dict[int, CapturedVolume] = {}
         self.delay_totals = DelayTotals()
+        self.instants = Instants(stamper.stamp, self.send)
         self.report_told: CaptureReport | None = None
         self.report_told_ns = 0
         self.report_looked_ns = 0
@@ -137,6 +141,7 @@ class SessionStream:
     def begin_incarnation(self, incarnation: str) -> None:
         """Begin a new unbroken stream: what was captured before is dropped, marked tracks are copied."""
         self.backlog.clear()
+        self.instants.lose()
         self.incarnation = incarnation
         self._comparing.begin(incarnation)
         self._began_ns = self._stamper.promise()
@@ -157,6 +162,7 @@ class SessionStream:
     def end_incarnation(self) -> None:
         """Stop capturing; the marks are a superset of what the secondary lacks."""
         self.backlog.clear()
+        self.instants.lose()
         self.incarnation = ""
         # Nothing is left that could be cut; the mover says so again if it still wants it.
         self.suspend_at_ns = 0
@@ -181,6 +187,7 @@ class SessionStream:
         self._sequence = 0
         self.sent_bytes = 0
         self._comparing.lost()
+        self.instants.forget_link()
         self._progress_told.clear()
         self.configure_number = 0
 
@@ -211,6 +218,8 @@ class SessionStream:
         if ack.hardened_ns > self.hardened_ns:
             self.hardened_ns = ack.hardened_ns
             self.backlog.drop_hardened(ack.hardened_ns)
+            if self.instants:
+                self.instants.hardened(ack.hardened_ns)
 
     def told_suspended(self) -> None:
         """Tell the mover that nothing later than what was sent will come."""
@@ -223,6 +232,24 @@ class SessionStream:
         if not timeout_ns or self.link is not None or not self.is_capturing:
             return False
         return self._stamper.promise() - max(self._unlinked_ns, self._began_ns) > timeout_ns
+
+    def name_instant(self, text: str) -> Instant:
+        """Name the present, for images of exactly what has been written by now; called between batches.
+
+        Raises ConflictError when nothing is captured now: no image of this moment will ever be made. RefusedError or
+        BusyError: see Instants.
+        """
+        if not self.is_capturing:
+            name, reason = self.document.session_name, self.document.reason
+            state = (
+                "cut, to be suspended" if self.cut_ns else f"{self.state}: {reason}" if reason else self.state
+            )
+            raise ConflictError(
+                f"the stream of session {name!r} is {state}. What is written now is only marked, so no image of this "
+                "moment can be made: try again when the session is ACTIVE and its pairs are DUPLEX",
+                session=name,
+            )
+        return self.instants.name(text, is_linked=self.is_configured)
 
     # Volumes suspended by themselves
 
@@ -264,6 +291,7 @@ class SessionStream:
             return False
         # What was sent and promised already cannot be taken back; the mover's gate leaves it out of the image.
         self.cut_ns = max(asked_ns, self.sent_through_ns)
+        self.instants.lose(after_ns=self.cut_ns)
         for captured in self.volumes.values():
             captured.cut(self.cut_ns)
         if self._configured:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from isochrone.cli.options import examples
+from isochrone.cli.session_history import mark
 from isochrone.cli.session_pairs import add, create, remove
 from isochrone.cli.session_resync import resync
 from isochrone.cli.session_settings import set_session
@@ -75,6 +76,12 @@ app.command(
         "isochrone session resync bank --discard primary --primary s=tcp:10.0.1.1:7481   at the old primary",
     )
 )(resync)
+app.command(
+    epilog=examples(
+        'isochrone session mark bank "before the upgrade"     at a primary; prints the exact time',
+        'isochrone session mark bank "end of day" --no-wait --json',
+    )
+)(mark)
 app.command(
     "delete", epilog=examples("isochrone session delete bank", "isochrone session delete bank --yes")
 )(delete_session)

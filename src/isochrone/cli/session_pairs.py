@@ -17,6 +17,8 @@ from isochrone.cli.session_settings import (
     CopyShare,
     GroupIntervalMs,
     GroupSizeMax,
+    HistoryMax,
+    HistorySizeMax,
     HoldMsMax,
     LinkTimeoutS,
     Marks,
@@ -74,6 +76,8 @@ def create(
     link_timeout_s: LinkTimeoutS = None,
     auto_resume: AutoResumeWord = None,
     auto_resume_budget_s: AutoResumeBudgetS = None,
+    history: HistoryMax = None,
+    history_size_max: HistorySizeMax = None,
     priority: Priorities = [],  # noqa: B006  # Typer copies it
     wait: Wait = False,
     timeout_s: TimeoutS = None,
@@ -107,6 +111,8 @@ def create(
         link_timeout_s=link_timeout_s,
         auto_resume=auto_resume,
         auto_resume_budget_s=auto_resume_budget_s,
+        history=history,
+        history_size_max=history_size_max,
         priority=priority,
     )
     _send("/v1/sessions", body, name, wait, timeout_s, controller, json)

@@ -9,6 +9,7 @@ import typer
 
 from isochrone.cli.options import CONTROLLER_DEFAULT, Controller, Json
 from isochrone.cli.session_output import Name, print_session
+from isochrone.model.durations import parse_duration_s
 from isochrone.model.errors import RefusedError
 from isochrone.model.sizes import parse_size
 
@@ -130,6 +131,22 @@ Marks = Annotated[
     ),
 ]
 
+HistoryMax = Annotated[
+    str | None,
+    typer.Option(
+        "--history",
+        metavar="TIME",
+        help="How long what was committed is kept, for images of any instant: 90s, 30m, 24h, 7d. Default 0: not at all.",
+    ),
+]
+HistorySizeMax = Annotated[
+    str | None,
+    typer.Option(
+        "--history-size-max",
+        help="Space that the history may take: 20GiB. What is older is given up. Default 0: as much as the pool has.",
+    ),
+]
+
 _API_NAMES: Final = {
     "group_size_max": "group_bytes_max",
     "overflow": "overflow_policy",
@@ -137,6 +154,8 @@ _API_NAMES: Final = {
     "copy_rate_max": "copy_rate_bytes_max",
     "copy_share": "copy_share_percent",
     "marks": "mark_policy",
+    "history": "history_s_max",
+    "history_size_max": "history_bytes_max",
     "priority": "priorities",
 }
 """Of the options whose setting has another name in requests."""
@@ -186,6 +205,8 @@ def _on_or_off(word: str) -> bool:
 _PARSERS: Final[dict[str, Callable[[Any], object]]] = {
     "group_size_max": parse_size,
     "copy_rate_max": parse_size,
+    "history": parse_duration_s,
+    "history_size_max": parse_size,
     "auto_resume": _on_or_off,
     "pair_pace": _pair_paces,
     "priority": _priorities,
@@ -211,6 +232,8 @@ def set_session(
     link_timeout_s: LinkTimeoutS = None,
     auto_resume: AutoResumeWord = None,
     auto_resume_budget_s: AutoResumeBudgetS = None,
+    history: HistoryMax = None,
+    history_size_max: HistorySizeMax = None,
     priority: Priorities = [],  # noqa: B006  # Typer copies it
     controller: Controller = CONTROLLER_DEFAULT,
     json: Json = False,
@@ -241,6 +264,8 @@ def set_session(
         link_timeout_s=link_timeout_s,
         auto_resume=auto_resume,
         auto_resume_budget_s=auto_resume_budget_s,
+        history=history,
+        history_size_max=history_size_max,
         priority=priority,
     )
     if not body:

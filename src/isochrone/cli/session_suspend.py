@@ -8,9 +8,8 @@ import typer
 
 from isochrone.cli.options import CONTROLLER_DEFAULT, Controller, Json, TimeoutS
 from isochrone.cli.session_output import Name, print_session
+from isochrone.model.durations import parse_duration_s
 from isochrone.model.errors import RefusedError
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 At = Annotated[
     str | None,
@@ -78,8 +77,8 @@ def suspend(
 def _after_s(text: str) -> float:
     """Return the seconds of `+30s`, `+5m`, `+1.5h`. Raises RefusedError."""
     try:
-        return float(text[1:-1]) * _UNITS_S[text[-1]]
-    except (KeyError, ValueError):
+        return parse_duration_s(text[1:])
+    except RefusedError:
         raise RefusedError(
             f"--at {text!r} is no time: write +30s, +5m or +1h from now, or a moment like 2026-11-20T10:31:02.5Z"
         ) from None

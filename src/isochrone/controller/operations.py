@@ -11,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from isochrone.api.history_requests import NameInstantRequest
 from isochrone.api.requests import (
     AddPairsRequest,
     ChangeSessionRequest,
@@ -26,6 +27,7 @@ from isochrone.api.requests import (
 from isochrone.capture.stream import SessionStream
 from isochrone.controller.capture_reports import Now, capture_report
 from isochrone.controller.exports import PoolExports
+from isochrone.controller.naming import instant_report, name_instant, refuse_at_mover
 from isochrone.controller.primary_shell import PrimaryShell
 from isochrone.controller.reports import pool_report, volume_report
 from isochrone.controller.resyncing import Resyncing
@@ -37,6 +39,7 @@ from isochrone.controller.split_reports import capture_split_report, session_spl
 from isochrone.controller.suspending import resume_session, suspend_session
 from isochrone.model.errors import ConflictError, NotFoundError, UnavailableError
 from isochrone.model.states import SessionState
+from isochrone.report.history_models import InstantReport
 from isochrone.report.models import (
     CaptureReport,
     ControllerReport,
@@ -353,6 +356,14 @@ class ControllerOperations:
         return await self._done(
             shell, f"session resynchronises, the writes of the {request.discard} are given up"
         )
+
+    async def name_instant(self, name: str, request: NameInstantRequest) -> InstantReport:
+        """Name the present of a session that is fed from here."""
+        if name in self._sessions:
+            raise refuse_at_mover(self._sessions.get(name).session.document)
+        instant = await name_instant(self._stream(name), request)
+        _log.info("instant named", session=name, time_ns=instant.time_ns, text=instant.text)
+        return instant_report(name, instant, self._now())
 
     async def delete_session(self, name: str) -> None:
         """Forget a session, at its mover or at a primary."""

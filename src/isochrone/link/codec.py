@@ -58,6 +58,7 @@ CONTROL_TYPES: Final[dict[MessageType, type[ControlMessage]]] = {
     MessageType.ACK: messages.Ack,
     MessageType.COPY_PROGRESS: messages.CopyProgress,
     MessageType.STREAM_CUT: messages.StreamCut,
+    MessageType.NAMED_INSTANT: messages.NamedInstant,
     MessageType.SUSPEND: messages.Suspend,
     MessageType.SUSPENDED: messages.Suspended,
     MessageType.RESUME: messages.Resume,

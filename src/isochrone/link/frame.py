@@ -114,6 +114,8 @@ class MessageType(IntEnum):
     """Version 1."""
     STREAM_CUT = 50
     """Version 1."""
+    NAMED_INSTANT = 51
+    """Version 1."""
 
 
 class PayloadCoding(IntEnum):

@@ -12,6 +12,7 @@
       | -- Compared ------------------------> |   which of them do
       | -- Ack -----------------------------> |   what is hardened (J), how much more may be sent
       | <--------CopyProgress, CaptureReport--|
+      | <-------------------- NamedInstant -- |   an instant that somebody named, ahead of the promise that covers it
       | -- Suspend / Resume / Quiesce ------> |
       | <-- StreamCut / Suspended / Quiesced- |
       | -- Fence / Forget ------------------> |   the session was recovered here / deleted
@@ -33,6 +34,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from isochrone.model.choices import Compression, PaceLevel
+from isochrone.model.instants import INSTANT_TEXT_LENGTH_MAX
 from isochrone.model.names import NAME_PATTERN
 from isochrone.model.policy import SessionPolicy
 from isochrone.model.states import SuspendCause
@@ -58,6 +60,7 @@ REFUSAL_TEXT_BYTES_MAX: Final = 160
 """VOLUMES_PER_SESSION_MAX refusals with names of the greatest length fit one control message of 1 MiB."""
 
 Text = Annotated[str, Field(max_length=TEXT_BYTES_MAX)]
+InstantText = Annotated[str, Field(min_length=1, max_length=INSTANT_TEXT_LENGTH_MAX)]
 RefusalText = Annotated[str, Field(max_length=REFUSAL_TEXT_BYTES_MAX)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Identity = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -356,6 +359,21 @@ class StreamCut:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedInstant:
+    """Primary to mover, ahead of the first promise that covers its time: an instant that somebody named there.
+
+    The mover has it durably before its J passes the time; until the primary has heard of such a J it says it again on every
+    new link. The same time is said again only with the same text.
+
+    Attributes:
+        time_ns: later than every write that was acknowledged before it was named, earlier than every one that came after.
+    """
+
+    time_ns: U64
+    text: InstantText
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeDelay:
     """How writes to one volume are delayed for a session.
 
@@ -537,9 +555,9 @@ class Forgotten:
 
 
 ControlMessage = (
-    Hello | Welcome | Refused | Configure | Configured | Ack | CopyProgress | CaptureReport | StreamCut | Suspend
-    | Suspended | Resume | Resumed | Quiesce | Quiesced | Unquiesce | Fence | Fenced | Forget | Forgotten
-    | Marks | Marked | Appoint | Appointed
+    Hello | Welcome | Refused | Configure | Configured | Ack | CopyProgress | CaptureReport | StreamCut
+    | NamedInstant | Suspend | Suspended | Resume | Resumed | Quiesce | Quiesced | Unquiesce | Fence | Fenced | Forget
+    | Forgotten | Marks | Marked | Appoint | Appointed
 )  # fmt: skip
 """Every message that travels as JSON."""
 

@@ -277,6 +277,8 @@ class SessionSettings(Report):
     group_bytes_max: int
     retry_ms_max: float
     retry_tracks_max: int
+    history_s_max: float = 0.0
+    history_bytes_max: int = 0
     compression: Compression
     overflow_policy: OverflowPolicy
     pace_level: PaceLevel = PaceLevel.STEADY

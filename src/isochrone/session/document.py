@@ -112,6 +112,8 @@ class SessionDocument(BaseModel):
         policy: what its primaries obey.
         retry_ns_max, retry_tracks_max: budget of S6: tracks that the device here does not take are tried again for so
             long, and so many of them; past it the session suspends.
+        history_ns_max: how long what was committed is kept, for images of any instant; 0 for not at all.
+        history_bytes_max: space that it may take; 0 for as much as the pool has.
         hold_floor_ns: while a resync runs, the time of the committed image, which stays as it is until the resync is
             complete; None when commits follow J.
         reason, cause: why it is SUSPENDED.
@@ -139,6 +141,8 @@ class SessionDocument(BaseModel):
     compression: Compression = Compression.OFF
     retry_ns_max: U64 = RETRY_NS_MAX_DEFAULT
     retry_tracks_max: U32 = RETRY_TRACKS_MAX_DEFAULT
+    history_ns_max: U64 = 0
+    history_bytes_max: U64 = 0
     policy: SessionPolicy = SessionPolicy()
     sources: tuple[SourceDocument, ...] = ()
     pairs: tuple[PairDocument, ...] = ()

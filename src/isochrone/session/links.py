@@ -17,6 +17,7 @@ from isochrone.link.messages import (
     Hello,
     Marked,
     Message,
+    NamedInstant,
     Quiesced,
     RecordSet,
     RefusalCode,
@@ -134,6 +135,8 @@ class SessionLinks:
             self._handle_copy_progress(source, contact, message)
         elif isinstance(message, StreamCut):
             self._session.suspension.was_cut(source, contact, message.through_ns)
+        elif isinstance(message, NamedInstant):
+            self._handle_named_instant(source, message)
         elif isinstance(message, CaptureReport):
             contact.capture = message
             contact.held.note(self._session.now_ns(), message.held_ns)
@@ -319,6 +322,10 @@ class SessionLinks:
             if volume.suspended_ns and not self._session.pair_suspension.was_suspended(source, volume):
                 self._session.close(source, "what waited for room held a copy that was broken off")
                 return
+
+    def _handle_named_instant(self, source: int, instant: NamedInstant) -> None:
+        if not self._session.document.is_over:
+            self._session.history.was_named(source, instant)
 
     def _handle_suspended(self, source: int, contact: Contact, suspended: Suspended) -> None:
         contact.suspended = True

@@ -20,6 +20,8 @@ from isochrone.session.contact import ContactState
 from isochrone.session.core import SessionCore, mover_settings
 from isochrone.session.document import PairDocument, SessionDocument, SourceDocument
 from isochrone.session.gate import commit_limit_ns, copies_are_hardened
+from isochrone.session.history import History
+from isochrone.session.history_window import gap_of_a_resync
 from isochrone.session.own_marks import OwnMarks
 from isochrone.session.pair_suspension import PairSuspension
 from isochrone.session.recovery import Recovery
@@ -47,6 +49,7 @@ class Session(SessionCore):
         self.recovery = Recovery(self, self.split)
         self.suspension = Suspension(self, self.recovery)
         self.pair_suspension = PairSuspension(self)
+        self.history = History(self)
         self.acks_told: dict[int, Ack] = {}
         self.is_deleting = False
         self._lift_is_hardening = False
@@ -152,6 +155,7 @@ class Session(SessionCore):
             # back the hold, and a recovery then would lose all that C was said to hold since.
             self.lifted_floor_ns = document.hold_floor_ns
             self.mover.want_harden()
+            self.history.resync_ended(gap_of_a_resync(document, limit_ns))
             self.remember(transitions.with_hold_lifted(document))
             return
         reached = [
@@ -313,5 +317,6 @@ class Session(SessionCore):
         self.own_marks.drop(self.document.session_id, self.document.epoch)
         self.pool.end_session(self.document.number)
         self.pool.delete_document(self.document.key)
+        self.history.forget()
         self.pool.log_write()
         self.is_forgotten = True
