@@ -7,7 +7,6 @@ and begin again when it is back, as its applications would.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import threading
@@ -174,9 +173,9 @@ class FioLoad:
             self._process = None
 
     def primaries_lost(self, lost: tuple[ControllerProcess, ...]) -> None:
-        """fio cannot connect again: it ends, with the process of its job, which would go on for ever by itself."""
+        """fio cannot connect again: it ends."""
         if self._place.controller in lost and self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
             self._process.wait()
             self._process = None
 
@@ -196,6 +195,7 @@ class FioLoad:
         return [
             f"--name={self._place.volume}",
             "--ioengine=nbd",
+            "--thread",  # a job of its own process starts a session, so that no signal to fio ends it
             f"--uri={uri}",
             "--verify=crc32c",
             "--verify_state_save=0",
