@@ -31,8 +31,9 @@ from isochrone.store.volume import Volume
 from isochrone.testing.endings import run_world
 from isochrone.testing.oracle import OracleError
 from isochrone.testing.properties import PropertyError
+from isochrone.testing.roughness import Odds
 from isochrone.testing.sim_primary import PrimaryNode
-from isochrone.testing.world import Odds, World
+from isochrone.testing.world import World
 
 WORLDS_MAX = 80
 

@@ -13,7 +13,8 @@ from isochrone.model.errors import IsochroneError
 from isochrone.store.newest import NewestEntries
 from isochrone.testing.endings import run_world
 from isochrone.testing.oracle import OracleError
-from isochrone.testing.world import Odds, World
+from isochrone.testing.roughness import Odds
+from isochrone.testing.world import World
 
 WORLDS_MAX = 150
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 
 from isochrone.testing.endings import run_world
-from isochrone.testing.world import Odds, World
+from isochrone.testing.roughness import Odds
+from isochrone.testing.world import World
 
 FOUND = {
     5025: "after a restart of the secondary C ran past a primary whose promises had all come without records",

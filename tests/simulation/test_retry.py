@@ -16,7 +16,8 @@ from isochrone.store.stager import Stager
 from isochrone.store.staging import Chunk, Staged
 from isochrone.testing.endings import run_world
 from isochrone.testing.oracle import OracleError
-from isochrone.testing.world import Odds, World
+from isochrone.testing.roughness import Odds
+from isochrone.testing.world import World
 
 WORLDS = 30
 WORLDS_MAX = 60

@@ -20,7 +20,8 @@ from isochrone.session.gate import commit_limit_ns
 from isochrone.session.pair_suspension import PairSuspension
 from isochrone.testing.endings import run_world
 from isochrone.testing.oracle import OracleError
-from isochrone.testing.world import Odds, World
+from isochrone.testing.roughness import Odds
+from isochrone.testing.world import World
 
 WORLDS_MAX = 200
 WORLDS_KEPT = 40

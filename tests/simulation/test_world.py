@@ -9,6 +9,7 @@ import pytest
 from isochrone.testing.endings import run_world
 from isochrone.testing.judge import Tally
 from isochrone.testing.oracle import OracleError
+from isochrone.testing.roughness import WAYS, Odds, roughened
 from isochrone.testing.world import World
 
 SEEDS_PER_TEST = 20
@@ -53,3 +54,20 @@ def test_the_worlds_meet_every_kind_of_trouble() -> None:
     assert sum(tally.copies_broken_off for tally in tallies) > 0
     assert sum(tally.device_errors for tally in tallies) > 0
     assert sum(tally.writes for tally in tallies) > 1000
+
+
+def test_rough_worlds_meet_power_losses_of_durable_marks_and_pairs_suspended_while_tracks_wait() -> None:
+    worlds = [
+        World(seed, odds)
+        for odds in (roughened(way, Odds(), 0.5) for way in WAYS)
+        for seed in range(2000, 2008)
+    ]
+    for world in worlds:
+        run_world(world)
+    tallies = [world.tally for world in worlds]
+    assert sum(tally.power_losses for tally in tallies) > 10
+    assert sum(tally.power_losses_durable for tally in tallies) > 3
+    assert sum(tally.pairs_suspended for tally in tallies) > 5
+    assert sum(tally.pairs_resumed for tally in tallies) > 3
+    assert sum(tally.pair_deeds_in_trouble for tally in tallies) > 0
+    assert sum(tally.looks_at_waiting_pairs for tally in tallies) > 0

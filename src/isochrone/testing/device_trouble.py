@@ -7,9 +7,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import Final
 
 from isochrone.testing.events import MILLISECOND_NS
 from isochrone.testing.sim_disk import Operation
+
+ANY_KIND: Final = ("tracks", "tracks", "half", "all", "space")
+WIDE_KINDS: Final = ("half", "all", "space")
+"""Kinds of trouble that are met soon."""
 
 
 @dataclass(slots=True)
@@ -44,11 +49,16 @@ class BadSpots:
 
 
 def draw_trouble(
-    rng: Random, name: str, track_count: int, track_size_bytes: int, clock: Callable[[], int]
+    rng: Random,
+    name: str,
+    track_count: int,
+    track_size_bytes: int,
+    clock: Callable[[], int],
+    kinds: tuple[str, ...] = ANY_KIND,
 ) -> BadSpots:
     """Return a trouble of the tracks file `name`: some bad tracks, a bad half, or everything for a while."""
     end = track_count * track_size_bytes
-    kind = rng.choice(("tracks", "tracks", "half", "all", "space"))
+    kind = rng.choice(kinds)
     until_ns = clock() + rng.randrange(20, 500) * MILLISECOND_NS
     if kind == "tracks":
         starts = [rng.randrange(track_count) * track_size_bytes for _ in range(rng.choice((3, 30)))]

@@ -26,7 +26,13 @@ from isochrone.testing.sim_secondary import SecondaryNode
 
 @dataclass(slots=True)
 class Tally:
-    """What happened in one run, for the log and for tests that want to know that faults were met."""
+    """What happened in one run, for the log and for tests that want to know that faults were met.
+
+    Attributes:
+        power_losses_durable: those of primaries whose marks are durable.
+        pair_deeds_in_trouble: pairs suspended or resumed while tracks waited for the secondary's device.
+        looks_at_waiting_pairs: looks that found tracks waiting and pairs suspended, or under way to be or not to be.
+    """
 
     writes: int = 0
     refused_commands: int = 0
@@ -52,6 +58,12 @@ class Tally:
     exact_suspensions: int = 0
     device_troubles: int = 0
     tracks_waited: int = 0
+    power_losses: int = 0
+    power_losses_durable: int = 0
+    pairs_suspended: int = 0
+    pairs_resumed: int = 0
+    pair_deeds_in_trouble: int = 0
+    looks_at_waiting_pairs: int = 0
 
 
 class Judge:
@@ -117,6 +129,8 @@ class Judge:
         oldest_ns = mover.waiting_ns
         summary = mover.waiting_summary()
         self.tally.tracks_waited = max(self.tally.tracks_waited, summary.track_count)
+        if summary.track_count and any(p.suspended or p.suspend_at_ns for p in session.document.pairs):
+            self.tally.looks_at_waiting_pairs += 1
         check_told(oldest_ns, summary.track_count, summary.by_volume)
         check_others_go_on(summary.size_bytes, mover.settings.waiting_bytes_max, mover.full_reason)
         for source, state in mover.sources.items():

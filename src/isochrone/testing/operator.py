@@ -8,6 +8,7 @@ from isochrone.model.errors import IsochroneError
 from isochrone.model.states import SessionState
 from isochrone.session.document import PairDocument
 from isochrone.session.session import Session
+from isochrone.testing.device_trouble import WIDE_KINDS
 from isochrone.testing.events import MILLISECOND_NS
 from isochrone.testing.oracle import OracleError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from isochrone.testing.world import World
 
 LOOKS_MS = (2, 5, 10, 20, 40)
-"""When the image is judged after the time of a suspension, which is over soon."""
+"""When the image is judged after the time of a suspension, or a deed amid trouble, which is over soon."""
 RETRY_NS = 60 * MILLISECOND_NS
 WATCH_NS = 400 * MILLISECOND_NS
 """How long a volume that has left is watched before it is deleted."""
@@ -116,14 +117,57 @@ class Operator:
         names = [self._rng.choice([pair.secondary_volume for pair in session.document.pairs] or ["none"])]
         at_ns = now_ns + self._rng.choice((0, 20, 100)) * MILLISECOND_NS
         command = self._rng.random()
-        if command < 0.3:
-            world.operate(lambda s: s.pair_suspension.resume(names))
+        if world.odds.trouble and self._rng.random() < world.odds.trouble:
+            self._trouble_a_pair(session)
+        elif command < 0.3:
+            suspended = [pair.secondary_volume for pair in session.document.pairs if pair.suspend_at_ns]
+            is_aimed = world.odds.trouble > 0 and bool(suspended)
+            self._resume_a_pair([self._rng.choice(suspended)] if is_aimed else names)
         elif command < 0.4:
             world.operate(lambda s: s.pair_suspension.cancel(names))
         elif command < 0.6:
-            world.operate(lambda s: s.pair_suspension.drain(names, "drained", now_ns))
+            self._suspended(world.operate(lambda s: s.pair_suspension.drain(names, "drained", now_ns)))
         else:
-            world.operate(lambda s: s.pair_suspension.suspend(names, at_ns, "for a while"))
+            self._suspended(world.operate(lambda s: s.pair_suspension.suspend(names, at_ns, "for a while")))
+
+    def _trouble_a_pair(self, session: Session) -> None:
+        """Suspend pairs and bring them back while the secondary's device is in trouble: soon tracks wait there (S6)."""
+        world = self._world
+        if world.secondary.disk.trouble is None:
+            world.trouble_the_device(world.secondary, WIDE_KINDS)
+        names = [pair.secondary_volume for pair in session.document.pairs]
+        names = self._rng.sample(names, k=min(len(names), self._rng.choice((1, 2))))
+        delay_ns = 0
+        for is_resumed in self._rng.choice(((False, True), (True, False), (False, True, False))):
+            delay_ns += self._rng.choice((1, 10, 60)) * MILLISECOND_NS
+
+            def deed(is_resumed: bool = is_resumed) -> None:
+                if is_resumed:
+                    self._resume_a_pair(names)
+                else:
+                    now_ns = self._events.now_ns()
+                    self._suspended(
+                        world.operate(lambda s: s.pair_suspension.suspend(names, now_ns, "in trouble"))
+                    )
+
+            self._events.after(delay_ns, deed)
+            for delay_ms in LOOKS_MS:
+                self._events.after(delay_ns + delay_ms * MILLISECOND_NS, world.look)
+
+    def _resume_a_pair(self, names: list[str]) -> None:
+        if self._world.operate(lambda s: s.pair_suspension.resume(names)):
+            self._world.tally.pairs_resumed += 1
+            self._note_trouble()
+
+    def _suspended(self, accepted: bool) -> None:
+        if accepted:
+            self._world.tally.pairs_suspended += 1
+            self._note_trouble()
+
+    def _note_trouble(self) -> None:
+        session = self._session()
+        if session is not None and session.mover.waiting_summary().track_count:
+            self._world.tally.pair_deeds_in_trouble += 1
 
     def resume_pairs(self) -> None:
         """Bring back every pair that is suspended by itself, or is about to be."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 from typing import Final
 
@@ -34,7 +33,7 @@ from isochrone.session.transitions import with_pairs_added
 from isochrone.store.pool import Pool
 from isochrone.store.superblock import TRACKS_NAME
 from isochrone.testing.application import Application, settle_after_restart, volume_key
-from isochrone.testing.device_trouble import draw_trouble
+from isochrone.testing.device_trouble import ANY_KIND, draw_trouble
 from isochrone.testing.events import MILLISECOND_NS, SECOND_NS, Events
 from isochrone.testing.history import History
 from isochrone.testing.judge import Judge, Tally
@@ -43,6 +42,7 @@ from isochrone.testing.network import SimConnection
 from isochrone.testing.node import Node
 from isochrone.testing.operator import Operator
 from isochrone.testing.renewal import Renewal
+from isochrone.testing.roughness import Odds, draw_odds
 from isochrone.testing.sim_disk import SimDisk, crash_nth, fail_nth
 from isochrone.testing.sim_primary import PrimaryNode
 from isochrone.testing.sim_secondary import SecondaryNode
@@ -52,30 +52,6 @@ from isochrone.testing.watch import PrimaryWatch
 TRACK_SIZE_BYTES: Final = 4096
 CHECKS_AFTER_RESTART: Final = 4
 RUN_NS_MAX: Final = 1200 * MILLISECOND_NS
-
-
-@dataclass(slots=True)
-class Odds:
-    """How rough one world is, drawn from its seed: chances per fault event.
-
-    Attributes:
-        pairs, timed: of the operator's deeds: suspends or resumes one pair; suspends at a time.
-    """
-
-    cut: float = 0.12
-    stall: float = 0.06
-    link_trouble: float = 0.1
-    storm: float = 0.1
-    renewal: float = 0.02
-    kill: float = 0.1
-    crash_in_disk: float = 0.12
-    power: float = 0.1
-    operator: float = 0.15
-    pairs: float = 0.15
-    timed: float = 0.25
-    stop: float = 0.05
-    device: float = 0.1
-    corruption: float = 0.0
 
 
 def secondary_name(node: PrimaryNode, volume: str, session: int) -> str:
@@ -103,7 +79,7 @@ class World:
         self.tally = Tally()
         self.applications: list[Application] = []
         self.dead: set[Node] = set()
-        drawn = self._draw_odds()
+        drawn = draw_odds(self.rng, seed)
         self.odds = odds or drawn
         self.volume_tracks = self.rng.choice((24, 64, 150))
         self.primaries = [self._make_primary(number) for number in range(self.rng.choice((1, 2, 2, 3)))]
@@ -118,12 +94,6 @@ class World:
         self.judge.is_renewing = lambda: self.renewal.is_under_way
         self.faults_on = True
         self.checking = True
-
-    def _draw_odds(self) -> Odds:
-        rng = self.rng
-        if rng.random() < 0.15:
-            return Odds(**dict.fromkeys(Odds.__slots__, 0.0))
-        return Odds(corruption=rng.choice((0.0, 0.0, 0.002)), power=rng.choice((0.0, 0.1)))
 
     def _make_primary(self, number: int) -> PrimaryNode:
         spill_tracks = self.rng.choice((0, 100, 4000))
@@ -231,7 +201,7 @@ class World:
                 overflow_policy=self.rng.choice(tuple(OverflowPolicy)),
                 pace_level=self.rng.choice(tuple(PaceLevel)),
                 pace_delay_ns_max=20 * MILLISECOND_NS,
-                mark_policy=MarkPolicy.DURABLE if self.seed % 2 else MarkPolicy.MEMORY,
+                mark_policy=self._mark_policy(),
                 hold_ns_max=self.rng.choice((5, 200)) * MILLISECOND_NS,
                 auto_resume=self.seed % 3 != 0,
                 link_timeout_ns=60 * MILLISECOND_NS if self.seed % 5 == 0 else 0,
@@ -243,6 +213,12 @@ class World:
         if later:
             self.operator.add_later([pairs.pop()], self.rng.randrange(SECOND_NS))
         return with_pairs_added(document, sources, pairs)
+
+    def _mark_policy(self) -> MarkPolicy:
+        """Return whether marks are durable: in every other world, unless its odds say otherwise."""
+        odds = self.odds.durable
+        is_durable = bool(self.seed % 2) if odds is None else self.rng.random() < odds
+        return MarkPolicy.DURABLE if is_durable else MarkPolicy.MEMORY
 
     # Faults
 
@@ -305,7 +281,7 @@ class World:
     def _fail_the_device(self, node: PrimaryNode | SecondaryNode) -> None:
         """The device reports an error once, or at the secondary for long; or a primary has sectors that cannot be read."""
         if self.rng.random() < 0.5:
-            self._trouble_the_device(self.secondary)
+            self.trouble_the_device(self.secondary)
         elif isinstance(node, PrimaryNode) and node.is_up and self.rng.random() < 0.5:
             self._spoil_tracks(node)
         elif node.is_up and node.disk.hook is None:
@@ -324,14 +300,14 @@ class World:
             self.tally.tracks_spoiled += node.disk.spoil_track(volume, track)
         self.events.after(self.rng.randrange(20, 600) * MILLISECOND_NS, node.disk.bad_sectors.heal)
 
-    def _trouble_the_device(self, node: SecondaryNode) -> None:
+    def trouble_the_device(self, node: SecondaryNode, kinds: tuple[str, ...] = ANY_KIND) -> None:
         """Some of the device cannot be written for a while, or from now on; or what was wrong is repaired."""
         if node.disk.trouble is not None:
             node.disk.trouble = None
         elif node.is_up:
             self.tally.device_troubles += 1
             node.disk.trouble = draw_trouble(
-                self.rng, TRACKS_NAME, node.pool.track_count, TRACK_SIZE_BYTES, self.events.now_ns
+                self.rng, TRACKS_NAME, node.pool.track_count, TRACK_SIZE_BYTES, self.events.now_ns, kinds
             )
 
     def _came_down(self, node: PrimaryNode | SecondaryNode) -> None:
@@ -352,6 +328,7 @@ class World:
         if node.has_died():
             return
         node.reopened_after_loss = node.lost_power
+        self._count_power_loss(node)
         if isinstance(node, PrimaryNode):
             node.guarded(
                 lambda: settle_after_restart(self.history, self.judge.oracle, node, node.volume_names)
@@ -366,6 +343,14 @@ class World:
         # A resync is short here; look while it is at work.
         for _ in range(CHECKS_AFTER_RESTART):
             self.events.after(self.rng.randrange(100) * MILLISECOND_NS, self.look)
+
+    def _count_power_loss(self, node: PrimaryNode | SecondaryNode) -> None:
+        if node.lost_power:
+            self.tally.power_losses += 1
+            streams = node.primary.streams.values() if isinstance(node, PrimaryNode) else ()
+            self.tally.power_losses_durable += any(
+                stream.document.policy.mark_policy is MarkPolicy.DURABLE for stream in streams
+            )
 
     def _look_at_marks(self, node: PrimaryNode) -> Callable[[], None]:
         def look() -> None:
