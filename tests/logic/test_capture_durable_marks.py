@@ -8,6 +8,7 @@ import pytest
 
 from isochrone.capture.activity import Change
 from isochrone.capture.activity_map import Suspicion
+from isochrone.capture.own_marks import OwnMarks
 from isochrone.capture.settings import CaptureSettings
 from isochrone.link.messages import Ack, Configure, WantedVolume
 from isochrone.model.choices import MarkPolicy
@@ -172,3 +173,52 @@ def test_marks_closed_well_are_believed_and_regions_kept() -> None:
     lose_power(site)
     assert site.marked() == {100}
     assert site.primary.distrusted == {}
+
+
+def serving_site(policy: SessionPolicy) -> PrimarySite:
+    """A site that recovered a session and serves its volume of 256 tracks; it was left alone for a while since."""
+    site = PrimarySite(volumes={"a": TRACKS}, settings=SETTINGS, pool_tracks=2 * TRACKS)
+    site.write("a", 0, *([1] * TRACKS))
+    serve(site, policy)
+    for _ in range(4):
+        trim(site)
+    run(site.pool.sync())
+    site.disk.sync()
+    return site
+
+
+def serve(site: PrimarySite, policy: SessionPolicy) -> None:
+    OwnMarks(site.primary, "c" * 32, "site").serve(
+        SESSION_ID, "s", 2, recovered_ns=1, volumes=[1], heirs=(), policy=policy
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_durable_marks_stay_durable_when_the_other_side_is_recovered(seed: int) -> None:
+    site = serving_site(SessionPolicy(mark_policy=MarkPolicy.DURABLE))
+    site.write("a", 100, 7)
+    site.write("a", 200, 8)
+    lose_power(site, seed)
+    assert site.marked() >= {100, 200}
+    assert len(site.marked()) <= 4 * REGION_TRACKS
+
+
+def test_a_recovered_side_with_marks_in_memory_suspects_everything() -> None:
+    site = serving_site(SessionPolicy())
+    site.write("a", 100, 7)
+    lose_power(site)
+    assert site.marked() == set(range(TRACKS))
+
+
+def test_a_recovery_that_is_repeated_under_another_policy_keeps_the_marks() -> None:
+    site = serving_site(SessionPolicy())
+    site.write("a", 100, 7)
+    serve(site, SessionPolicy(mark_policy=MarkPolicy.DURABLE))
+    assert site.marked() == {100}
+    for _ in range(4):
+        trim(site)
+    run(site.pool.sync())
+    site.disk.sync()
+    lose_power(site)
+    assert 100 in site.marked()
+    assert len(site.marked()) <= 3 * REGION_TRACKS

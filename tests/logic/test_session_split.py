@@ -9,12 +9,14 @@ import pytest
 
 from isochrone.capture.document import CaptureState
 from isochrone.link.messages import MARK_RUNS_MAX, Configured, Marks, RecordSet, Resume, Suspend
+from isochrone.model.choices import MarkPolicy
 from isochrone.model.errors import ConflictError
+from isochrone.model.policy import SessionPolicy
 from isochrone.model.states import SessionState
 from isochrone.session.contact import ContactState
 from isochrone.session.split import runs_of
 from isochrone.testing.sim_disk import SimulatedCrash, crash_nth
-from support.cores import SESSION_ID, Clock, PrimarySite, SecondarySite, Wire, images_equal
+from support.cores import SESSION_ID, Clock, PrimarySite, SecondarySite, Wire, images_equal, new_document
 from support.store import TRACK, tags, tracks
 
 
@@ -87,6 +89,14 @@ def test_a_recovered_volume_is_marked_from_its_first_write_on_and_through_a_kill
     sites.write_here(7, 87)
     assert sites.marked_here() == {2, 7}
     assert sites.secondary.primary.streams[SESSION_ID].state is CaptureState.SERVING
+
+
+def test_the_recovered_side_s_marks_survive_what_those_of_its_primaries_did() -> None:
+    policy = SessionPolicy(mark_policy=MarkPolicy.DURABLE)
+    secondary = SecondarySite(document=new_document().changed(policy=policy))
+    secondary.session.recover(drain=False, allow_incomplete=True)
+    secondary.harden()
+    assert secondary.primary.streams[SESSION_ID].document.policy == policy
 
 
 def test_at_every_crash_of_a_recovery_the_map_is_there_before_the_volumes_are_in_service() -> None:

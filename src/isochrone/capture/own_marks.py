@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from isochrone.capture.document import CaptureDocument
 from isochrone.capture.primary import Primary
 from isochrone.capture.stream import SessionStream
+from isochrone.model.policy import SessionPolicy
 from isochrone.model.split import Written
 
 HELD_REASON = "it is being resynchronised from the other site; this volume is a secondary"
@@ -45,8 +46,9 @@ class OwnMarks:
         recovered_ns: int,
         volumes: Iterable[int],
         heirs: Iterable[str],
+        policy: SessionPolicy,
     ) -> None:
-        """Mark what is written to `volumes` from now on."""
+        """Mark what is written to `volumes` from now on, as `policy` says."""
         primary = self._primary
         document = CaptureDocument(
             session_id=session_id,
@@ -66,6 +68,7 @@ class OwnMarks:
             partners={},
             reason="",
             recovered_ns=recovered_ns,
+            policy=policy,
         )
         primary.mark_only(stream, document, volumes)
 

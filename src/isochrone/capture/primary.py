@@ -99,7 +99,7 @@ class Primary:
                 stream = self.add_stream(load_document(key, value))
                 self.stamper.raise_floor(stream.document.stamps_after_ns)
                 for number in stream.document.volumes:
-                    captured = self._open_captured(stream, number)
+                    captured = self._open_captured(stream, stream.document, number)
                     if captured.change_map.note.is_dirty or captured.change_map.was_suspected:
                         captured.change_map.note.settle(self.stamper.promise())
         self._pool.settle_loss()
@@ -416,7 +416,7 @@ class Primary:
             is_captured = number in stream.volumes
             if not is_captured:
                 try:
-                    self._open_captured(stream, number)
+                    self._open_captured(stream, stream.document, number)
                 except OSError as error:  # the folder is full, say: the other volumes go on
                     refused[wish.name] = f"its change map cannot be made in the pool's folder: {error}"
                     continue
@@ -448,7 +448,7 @@ class Primary:
         self.remember(stream, stream.document.changed(volumes=volumes, suspended_volumes=suspended))
 
     def mark_only(self, stream: SessionStream, document: CaptureDocument, volumes: Iterable[int]) -> None:
-        """Mark what is written to `volumes` (numbers) and capture nothing; maps that are open stay as they are.
+        """Mark what is written to `volumes` (numbers) and capture nothing; marks that there are stay.
 
         A volume whose map cannot be made goes unmarked.
         """
@@ -456,9 +456,12 @@ class Primary:
         self.settle_notes()
         wanted = set(volumes)
         dropped = [stream.volumes.pop(number) for number in list(stream.volumes) if number not in wanted]
-        for number in sorted(wanted - stream.volumes.keys()):
+        for number in sorted(wanted):
             with contextlib.suppress(OSError):  # the session's history says of which volume nothing is known
-                self._open_captured(stream, number)
+                if number in stream.volumes:
+                    self._files.follow_policy(document, stream.volumes[number])
+                else:
+                    self._open_captured(stream, document, number)
         self.remember(stream, document.changed(volumes=tuple(sorted(stream.volumes))))
         self.rebuild_routes()
         for captured in dropped:
@@ -473,9 +476,9 @@ class Primary:
         if stream.incarnation and not captured.suspended_ns:
             stream.start_copy(captured)
 
-    def _open_captured(self, stream: SessionStream, number: int) -> CapturedVolume:
-        captured = self._files.open(stream.document, number, self.stamper.promise())
-        captured.suspended_ns = dict(stream.document.suspended_volumes).get(number, 0)
+    def _open_captured(self, stream: SessionStream, document: CaptureDocument, number: int) -> CapturedVolume:
+        captured = self._files.open(document, number, self.stamper.promise())
+        captured.suspended_ns = dict(document.suspended_volumes).get(number, 0)
         stream.volumes[number] = captured
         return captured
 

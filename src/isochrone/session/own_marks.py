@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from isochrone.model.policy import SessionPolicy
 from isochrone.model.split import Written
 
 
@@ -23,11 +24,13 @@ class OwnMarks(Protocol):
         recovered_ns: int,
         volumes: Iterable[int],
         heirs: Iterable[str],
+        policy: SessionPolicy,
     ) -> None:
         """Mark every application write to `volumes` (numbers) from now on; marks there are stay.
 
         Call it before the volumes come into service. A volume whose map cannot be made goes unmarked, because service
-        must not wait for it. `heirs` may become the session's mover when the direction turns round.
+        must not wait for it. `heirs` may become the session's mover when the direction turns round. What the marks survive
+        is the session's `policy`, as it was for those of its primaries.
         """
 
     def hold(self, session_id: str) -> None:

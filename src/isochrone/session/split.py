@@ -48,6 +48,7 @@ class Split:
             recovered_ns=document.recovered_ns,
             volumes=[pair.secondary_number for pair in document.pairs if pair.secondary_number is not None],
             heirs=heirs if len(document.sources_in_use) == 1 else (),
+            policy=document.policy,
         )
 
     @property
