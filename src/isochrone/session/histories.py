@@ -68,7 +68,8 @@ def _secondary_history(document: SessionDocument, written: Written | None) -> Si
         for pair in document.pairs
     }
     # Marks begin empty at the last common time, and by this host's clock alone; so they, not times, tell whether.
-    wrote = None if None in tracks.values() else any(tracks.values())
+    # One marked track is proof enough; that there is none is known only when every volume was noted.
+    wrote = True if any(tracks.values()) else None if None in tracks.values() else False
     return SideHistory("", wrote, written.last_write_ns if written else None, tracks)
 
 
