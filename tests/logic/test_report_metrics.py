@@ -6,12 +6,25 @@ import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
+from isochrone.model.split import Divergence
 from isochrone.report.metrics import FAMILIES, Family, exposition
 from isochrone.report.models import StatusReport
+from isochrone.report.split_models import SplitReport
 from isochrone.report.times import NOT_MEASURED
 from support.reports import EMPTY, SESSION, STATUS
 
-UNITS = ("_bytes", "_seconds", "_total", "_info", "_state", "_role", "_ratio", "_tracks", "_tracks_remaining")
+UNITS = (
+    "_bytes",
+    "_seconds",
+    "_total",
+    "_info",
+    "_state",
+    "_role",
+    "_divergence",
+    "_ratio",
+    "_tracks",
+    "_tracks_remaining",
+)
 UNITLESS = {
     "connections",
     "epoch",
@@ -22,6 +35,7 @@ UNITLESS = {
     "quiesced",
     "held_writes",
     "active_regions",
+    "checkpoint_waits",
 }
 
 
@@ -89,3 +103,25 @@ def test_exactly_one_state_is_the_present_one() -> None:
 def test_the_registry_of_the_process_is_left_alone() -> None:
     exposition(STATUS)
     assert not [metric.name for metric in REGISTRY.collect() if metric.name.startswith("isochrone")]
+
+
+def test_a_checkpoint_that_waits_for_room_can_be_alerted_on() -> None:
+    waiting = STATUS.pool.model_copy(update={"checkpoint_waits_because": "no room for the root"})
+    assert value(STATUS, "isochrone_pool_checkpoint_waits") == 0
+    assert value(STATUS.model_copy(update={"pool": waiting}), "isochrone_pool_checkpoint_waits") == 1
+
+
+@pytest.mark.parametrize("divergence", Divergence)
+def test_who_wrote_since_a_recovery_can_be_alerted_on(divergence: Divergence) -> None:
+    split = SplitReport(divergence=divergence, last_common=NOT_MEASURED, sides=(), commands=())
+    ended = STATUS.model_copy(update={"sessions": (SESSION.model_copy(update={"split": split}),)})
+    found = {
+        each: value(ended, "isochrone_session_divergence", session="bank", divergence=each.value)
+        for each in Divergence
+    }
+    assert found == {each: float(each is divergence) for each in Divergence}
+
+
+def test_a_session_that_was_not_recovered_has_no_divergence() -> None:
+    running = STATUS.model_copy(update={"sessions": (SESSION.model_copy(update={"split": None}),)})
+    assert not [name for name, _ in samples(running) if name == "isochrone_session_divergence"]

@@ -6,9 +6,11 @@ import pytest
 from rich.console import Console, RenderableType
 
 from isochrone.model.choices import OverflowPolicy
+from isochrone.model.split import Divergence
 from isochrone.model.states import SessionState
 from isochrone.report.backlog_models import BacklogReport, VolumeDelayReport
 from isochrone.report.models import PacingReport
+from isochrone.report.split_models import SplitReport
 from isochrone.report.text import (
     capture_view,
     captures_table,
@@ -135,6 +137,13 @@ def test_a_suspended_session_says_why_and_since_when() -> None:
         }
     )
     assert "suspended since 2027-01-15T07:00:00.000000Z: side file full" in text_of(session_view(session))
+
+
+@pytest.mark.parametrize("divergence", Divergence)
+def test_the_list_of_sessions_says_that_both_sides_wrote(divergence: Divergence) -> None:
+    split = SplitReport(divergence=divergence, last_common=NOT_MEASURED, sides=(), commands=())
+    session = SESSION.model_copy(update={"split": split, "blocked_on": None})
+    assert ("DIVERGED" in text_of(sessions_table([session]))) == (divergence is Divergence.DIVERGED)
 
 
 def test_a_read_only_pool_says_why_in_its_line() -> None:

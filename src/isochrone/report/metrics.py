@@ -17,6 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from isochrone.model.split import Divergence
 from isochrone.model.states import PairState, SessionState
 from isochrone.report.backlog_models import BacklogReport
 from isochrone.report.models import (
@@ -188,6 +189,11 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _pool(
         "checkpoint_age_seconds", "Time since the last completed checkpoint.", lambda p: p.checkpoint_age_s
     ),
+    _pool(
+        "checkpoint_waits",
+        "1 while a checkpoint waits for room in the file system of the pool.",
+        lambda p: float(p.checkpoint_waits_because is not None),
+    ),
     _states(
         "volume_role",
         "Role of a volume",
@@ -208,6 +214,17 @@ FAMILIES: Final[tuple[Family, ...]] = (
         ("session",),
         SessionState,
         lambda status: (((session.name,), session.state) for session in status.sessions),
+    ),
+    _states(
+        "session_divergence",
+        "Who wrote after the last common time of a recovered session",
+        ("session",),
+        Divergence,
+        lambda status: (
+            ((session.name,), session.split.divergence)
+            for session in status.sessions
+            if session.split is not None
+        ),
     ),
     _session("epoch", "Epoch of the session.", lambda s: s.epoch),
     _session("form_lag_seconds", "Now minus F: everything up to F was received.", lambda s: _lag_s(s.form)),

@@ -40,6 +40,15 @@ def side_text(side: SideReport) -> str:
     return f"{tracks} written since, the last at {side.last_write.wall or '-'}"
 
 
+def short_verdict(session: str, split: SplitReport | None) -> str:
+    """Say in a table that a recovered session waits for a person, "" when it does not."""
+    if split is None or split.divergence is not Divergence.DIVERGED:
+        return ""
+    return (
+        f"{Divergence.DIVERGED}: both sides wrote since its recovery, see `isochrone session show {session}`"
+    )
+
+
 def split_view(split: SplitReport) -> RenderableType:
     """Both histories and the commands that would give one up."""
     bad = split.divergence in (Divergence.DIVERGED, Divergence.UNKNOWN)

@@ -30,7 +30,7 @@ from isochrone.report.models import (
     StatusReport,
     VolumeReport,
 )
-from isochrone.report.split_text import split_view
+from isochrone.report.split_text import short_verdict, split_view
 from isochrone.report.times import TimePoint, duration_text
 
 NONE: Final = "-"
@@ -170,7 +170,10 @@ def sessions_table(sessions: Iterable[SessionReport]) -> Table:
             lag_text(session.consistency),
             f"{format_size(session.bytes_per_s)}/s",
             "complete" if session.image_complete else "incomplete",
-            session.blocked_on or session.suspended_reason or NONE,
+            session.blocked_on
+            or session.suspended_reason
+            or short_verdict(session.name, session.split)
+            or NONE,
         )
     return table
 
