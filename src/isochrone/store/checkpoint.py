@@ -37,10 +37,11 @@ from isochrone.model.errors import PoolFullError
 from isochrone.store.arena import PAGE_ENTRY_COUNT
 from isochrone.store.disk import Disk, File
 from isochrone.store.health import Health
+from isochrone.store.history import History
 from isochrone.store.page_slots import PAGE_SIZE_BYTES, PageSlots
-from isochrone.store.root import ROOT_NAME, ROOT_NEW_NAME, Root, RootVolume, encode_root
+from isochrone.store.root import ROOT_NAME, ROOT_NEW_NAME, Root, RootHistory, RootVolume, encode_root
 from isochrone.store.runs import neighbours
-from isochrone.store.staging import SessionStage, SourceStage
+from isochrone.store.staging import SessionStage, SourceStage, join
 from isochrone.store.state import PoolState
 from isochrone.store.superblock import Superblock
 
@@ -194,6 +195,9 @@ class Checkpoint:
             checksums[self._live],
             root.documents,
             root.sessions,
+            root.histories,
+            root.given_up,
+            root.unfinished,
         )
 
 
@@ -239,7 +243,16 @@ def snapshot_root(state: PoolState, generation: int, first_sequence: int, *, is_
         np.empty(0, np.uint64),
         dict(state.documents),
         sessions,
+        [_root_history(session, history) for session, history in state.histories.items()],
+        join([piece.chunk for piece in state.given_up.pieces]),
+        sorted(state.unfinished),
     )
+
+
+def _root_history(session: int, history: History) -> RootHistory:
+    stays = [replace(stay) for stay in history.volumes]
+    entries = join([piece.chunk for piece in history.entries.pieces])
+    return RootHistory(session, history.first_ns, history.through_ns, history.rewound_ns, stays, entries)
 
 
 def reserve_root(disk: Disk, root_size_bytes: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from struct import Struct
 from typing import Final, NamedTuple
@@ -49,6 +49,13 @@ class RecordType(IntEnum):
     DISCARD_VOLUME = 15
     DISCARD_SOURCE = 16
     TOGETHER = 17
+    HISTORY_BEGIN = 19
+    HISTORY_END = 20
+    HISTORY_DROP = 21
+    HISTORY_RELEASE = 22
+    HISTORY_GIVE_BACK = 23
+    HISTORY_IMAGE = 24
+    HISTORY_REWIND = 25
 
 
 REPLAY_WEIGHT: Final = {RecordType.MAP: 1, RecordType.BARRIER: 1, RecordType.TOGETHER: 1024}
@@ -74,6 +81,9 @@ SESSION_TIMES: Final = Struct("<QQQ")
 SESSION_SOURCE_TIME: Final = Struct("<QQQ")
 SESSION_VOLUME: Final = Struct("<QI")
 SESSION: Final = Struct("<Q")
+COUNT: Final = Struct("<Q")
+PAIR: Final = Struct("<II")
+"""Two volume numbers; several follow one another to the end of the payload."""
 
 
 Part = tuple[RecordType, bytes]
@@ -186,3 +196,13 @@ def unpack_together(payload: memoryview) -> list[tuple[int, memoryview]]:
         parts.append((kind, payload[at : at + length]))
         at += length
     return parts
+
+
+def pack_pairs(pairs: Iterable[tuple[int, int]]) -> bytes:
+    """Return pairs of volume numbers, back to back."""
+    return b"".join(PAIR.pack(*pair) for pair in pairs)
+
+
+def unpack_pairs(payload: memoryview) -> list[tuple[int, int]]:
+    """Return what `pack_pairs` was given."""
+    return list(PAIR.iter_unpack(payload))

@@ -23,6 +23,8 @@ from isochrone.store.documents import Documents
 from isochrone.store.durability import Durability, Steps
 from isochrone.store.head import Trouble
 from isochrone.store.health import Health
+from isochrone.store.history import HistoryStats
+from isochrone.store.history_keeper import HistoryKeeper, HistoryReleased, Rewinding, VolumeImages
 from isochrone.store.log import Log
 from isochrone.store.page_slots import PAGES_NAME, PageSlots
 from isochrone.store.parts import open_part
@@ -70,6 +72,7 @@ class Pool:
         self._documents = Documents(self._state.documents, self._log)
         self.stager = Stager(self._parts)
         self._volumes = VolumeSet(self._parts, self._documents, self.stager, self.log_write)
+        self._histories = HistoryKeeper(self._parts, self._documents, self.stager, self._volumes)
         self._checkpointer = Checkpointer(
             CheckpointFiles(disk, self._tracks, self._pages),
             superblock,
@@ -299,6 +302,97 @@ class Pool:
         """Forget a session: staged entries, staged and committed times. Nothing happens when it is unknown."""
         self.stager.end_session(session)
 
+    def history_begin(
+        self, session: int, numbers: Sequence[int], documents: Mapping[str, bytes | None] = NO_DOCUMENTS
+    ) -> None:
+        """Keep what a session commits to some volumes from now on, beginning with what they are now.
+
+        Images of them exist from `committed_through_ns(session)` on. Volumes that are kept already stay as they are. Logged
+        and written as one with `documents`, as `create_copies` does. A volume that is deleted or gets another size is not
+        kept from then on.
+
+        Raises:
+            NotFoundError: there is no such volume, or document to be deleted.
+            RefusedError: a volume is read-only. BusyError: a limit of the pool is reached.
+            PoolFullError: no room for table pages. In all cases nothing was changed.
+        """
+        self._histories.begin(session, numbers, documents)
+
+    def history_end(self, session: int, number: int) -> None:
+        """Keep no more of a volume, which leaves the session; what there is stays until it is released as old.
+
+        Nothing happens when the volume is not kept.
+        """
+        self._histories.end(session, number)
+
+    def history_drop(self, session: int, documents: Mapping[str, bytes | None] = NO_DOCUMENTS) -> None:
+        """Give up all that is kept of a session, at once; its tracks come back bit by bit, with the next syncs.
+
+        Images of it that are being made fail. Nothing but the documents is changed when there is no history.
+        """
+        self._histories.drop(session, documents)
+
+    def history(self, session: int) -> HistoryStats | None:
+        """Return what is kept of a session, in numbers; None when nothing is."""
+        return self._histories.stats(session)
+
+    @property
+    def histories(self) -> tuple[int, ...]:
+        """Sessions that have a history; a session may have ended before it."""
+        return tuple(self._state.histories)
+
+    def history_release(self, session: int, through_ns: int) -> HistoryReleased:
+        """Give up a step's worth of the oldest history, none behind `through_ns`; call again while it is not done.
+
+        A time behind the history's end counts as its end. Nothing goes while an image is being made of it. Written with
+        the next log_write.
+
+        Raises:
+            NotFoundError: the session has no history.
+            PoolFullError: no room for the table pages of the bases; nothing was changed.
+        """
+        return self._histories.release(session, through_ns)
+
+    def history_image(
+        self,
+        session: int,
+        at_ns: int,
+        names: Mapping[int, str],
+        kind: VolumeKind,
+        documents: Mapping[str, bytes | None] = NO_DOCUMENTS,
+    ) -> VolumeImages:
+        """Yield blocking calls, as `sync` does, that make the image of volumes of a session at a time; return the volumes.
+
+        For use with `yield from`, or a driver that takes the value of StopIteration. Commits go on between the calls. The
+        image exists when the generator ends, and is logged as one with `documents`; before that there is no trace of
+        it. Close a generator that is not driven to its end.
+
+        Args:
+            at_ns: any instant from the history's first to its last, both included.
+            names: of the volumes to be made, as `kind` demands, by number of the volume they are to show.
+
+        Raises:
+            NotFoundError: the session has no history. RefusedError: there is no image of the volumes at that time.
+            ConflictError: a name is taken, or the history was given up meanwhile. BusyError: a limit is reached.
+            PoolFullError: no room for table pages. In all cases nothing was changed.
+        """
+        return self._histories.image(session, at_ns, names, kind, documents)
+
+    def history_rewind(
+        self, session: int, at_ns: int, documents: Mapping[str, bytes | None] = NO_DOCUMENTS
+    ) -> Rewinding:
+        """Yield calls as `history_image` does, that make all kept volumes what they were; return the tracks changed since.
+
+        `committed_through_ns` is that time then. Entries that are staged with a later time are the caller's to discard,
+        before. History behind it stays, and images of it can be made, until something is committed. Volumes that are not
+        kept any more, or were not yet at that time, stay as they are.
+
+        The changed tracks (by volume number, ascending) are those that differ, and those that history has an entry of
+        behind the time; so they are the same when a rewind is repeated because its caller died before it had made use of
+        them. Raises as `history_image` does.
+        """
+        return self._histories.rewind(session, at_ns, documents)
+
     def log_write(self) -> None:
         """Bring everything logged so far to the log file: from then on it survives the death of the process.
 
@@ -327,6 +421,8 @@ class Pool:
         The driver makes each call, in any thread, and throws into the generator what a call raises; the pool
         is then read-only. Tracks freed before the first call are free when the generator ends.
         """
+        if self._health.reason is None:
+            self._histories.give_back()
         return self._durability.sync()
 
     def checkpoint(self) -> Steps:
@@ -367,8 +463,8 @@ class Pool:
 
     @property
     def pending_free_count(self) -> int:
-        """Tracks that become free with the next sync."""
-        return self._state.allocator.pending_count
+        """Tracks that become free with the next sync, and at most how many more that were given up, with those after it."""
+        return self._state.allocator.pending_count + self._state.given_up.track_count
 
     def stats(self) -> PoolStats:
         """Return the pool in numbers."""
@@ -378,7 +474,7 @@ class Pool:
             track_count=self.track_count,
             used_track_count=self.used_track_count,
             free_track_count=self.free_track_count,
-            pending_free_count=self.pending_free_count,
+            pending_free_count=state.allocator.pending_count,
             quarantined_track_count=state.allocator.quarantined_count,
             staged_track_count=state.staged_track_count,
             mapped_track_count=sum(table.mapped_track_count for table in state.volumes.values()),

@@ -16,6 +16,7 @@ from isochrone.store.arena import PAGE_ENTRY_COUNT
 from isochrone.store.chain import read_chain
 from isochrone.store.disk import Disk, File
 from isochrone.store.head import Trouble
+from isochrone.store.history import History
 from isochrone.store.page_cache import drop_lost_pages
 from isochrone.store.page_slots import PAGE_SIZE_BYTES, PAGES_NAME
 from isochrone.store.parts import open_part
@@ -150,6 +151,9 @@ def load_state(disk: Disk, superblock: Superblock, root: Root) -> PoolState:
     state.arena.load(root.pages, counts[root.pages])
     state.documents.update(root.documents)
     state.sessions.update(root.sessions)
+    _load_histories(state, root)
+    for number in root.unfinished:
+        state.delete_volume(number)
     state.volume_number_next = root.volume_number_next
     file = open_part(disk, PAGES_NAME)
     try:
@@ -157,6 +161,19 @@ def load_state(disk: Disk, superblock: Superblock, root: Root) -> PoolState:
     finally:
         file.close()
     return state
+
+
+def _load_histories(state: PoolState, root: Root) -> None:
+    for kept in root.histories:
+        history = History(kept.first_ns)
+        history.through_ns, history.rewound_ns = kept.through_ns, kept.rewound_ns
+        for stay in kept.volumes:
+            if stay.base not in state.volumes:
+                raise root_damaged(0, f"session {kept.session} has a history without its base {stay.base}")
+            history.join(stay)
+        history.entries.add(kept.entries)
+        state.histories[kept.session] = history
+    state.given_up.add(root.given_up)
 
 
 def _load_pages(file: File, root: Root, state: PoolState) -> None:

@@ -13,7 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isochrone.model.volume_kind import VolumeKind
+from isochrone.store.history_changes import (
+    begin_history,
+    drop_history,
+    end_volume,
+    give_back,
+    link_image,
+    release_history,
+    rewind,
+)
 from isochrone.store.log_records import (
+    COUNT,
     NUMBER,
     SESSION,
     SESSION_SOURCE_TIME,
@@ -25,6 +35,7 @@ from isochrone.store.log_records import (
     VOLUME_COPY,
     RecordType,
     unpack_document,
+    unpack_pairs,
     unpack_stage,
     unpack_together,
 )
@@ -121,5 +132,28 @@ def _apply_one(state: PoolState, kind: int, payload: memoryview) -> None:
             state.discard_source(*SESSION_SOURCE_TIME.unpack(payload))
         case RecordType.END_SESSION:
             state.end_session(*SESSION.unpack(payload))
+        case _:
+            _apply_history(state, kind, payload)
+
+
+def _apply_history(state: PoolState, kind: int, payload: memoryview) -> None:
+    match kind:
+        case RecordType.HISTORY_BEGIN:
+            (session,) = SESSION.unpack_from(payload)
+            begin_history(state, session, unpack_pairs(payload[SESSION.size :]))
+        case RecordType.HISTORY_END:
+            end_volume(state, *SESSION_VOLUME.unpack(payload))
+        case RecordType.HISTORY_DROP:
+            drop_history(state, *SESSION.unpack(payload))
+        case RecordType.HISTORY_RELEASE:
+            release_history(state, *SESSION_TIME.unpack(payload))
+        case RecordType.HISTORY_GIVE_BACK:
+            give_back(state, *COUNT.unpack(payload))
+        case RecordType.HISTORY_IMAGE:
+            session, at_ns = SESSION_TIME.unpack_from(payload)
+            link_image(state, session, at_ns, dict(unpack_pairs(payload[SESSION_TIME.size :])))
+        case RecordType.HISTORY_REWIND:
+            session, at_ns = SESSION_TIME.unpack_from(payload)
+            rewind(state, session, at_ns, unpack_pairs(payload[SESSION_TIME.size :]))
         case _:
             raise ValueError(f"type {kind} is unknown")

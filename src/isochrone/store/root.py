@@ -20,6 +20,7 @@ from xxhash import xxh3_64_intdigest
 from isochrone.model.errors import DamagedError
 from isochrone.model.records import RECORD_DTYPE
 from isochrone.model.volume_kind import VolumeKind
+from isochrone.store.history import KeptVolume
 from isochrone.store.staging import Chunk, SessionStage, SourceStage, join
 
 ROOT_NAME: Final = "root"
@@ -46,6 +47,18 @@ class RootVolume:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class RootHistory:
+    """A history (see `History`): its stays, and its entries in order."""
+
+    session: int
+    first_ns: int
+    through_ns: int
+    rewound_ns: int | None
+    volumes: list[KeptVolume]
+    entries: Chunk
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Root:
     """The metadata at one moment.
 
@@ -55,6 +68,9 @@ class Root:
         is_clean: written by close: no record follows, nothing can be lost.
         pages: live page numbers, ascending, with `slots` and `checksums` (xxh3 of 4,096 bytes) of one length.
         sessions: committed and staged per session; their chunks are not changed.
+        histories: what is kept of sessions.
+        given_up: entries that were kept and whose tracks are still to be dropped.
+        unfinished: numbers of hidden volumes that were to become an image, and are dropped when this is read.
     """
 
     generation: int
@@ -67,6 +83,9 @@ class Root:
     checksums: NDArray[np.uint64]
     documents: Mapping[str, bytes]
     sessions: Mapping[int, SessionStage]
+    histories: list[RootHistory]
+    given_up: Chunk
+    unfinished: list[int]
 
 
 def encode_root(root: Root, uuid: bytes) -> bytes:
@@ -85,6 +104,13 @@ def encode_root(root: Root, uuid: bytes) -> bytes:
             sources.append([source, staged.through_ns, len(whole.records), len(whole.physicals)])
             arrays += [_bytes(whole.records), _bytes(whole.physicals)]
         sessions.append([session, stage.committed_through_ns, sources])
+    histories = []
+    for history in root.histories:
+        volumes_kept = [[stay.number, stay.base, stay.from_ns, stay.until_ns] for stay in history.volumes]
+        times = [history.session, history.first_ns, history.through_ns, history.rewound_ns]
+        histories.append([*times, volumes_kept, *_counts(history.entries)])
+        arrays += _chunk_bytes(history.entries)
+    arrays += _chunk_bytes(root.given_up)
     arrays += root.documents.values()
     text = json.dumps(
         {
@@ -95,6 +121,9 @@ def encode_root(root: Root, uuid: bytes) -> bytes:
             "volumes": volumes,
             "page_count": len(root.pages),
             "sessions": sessions,
+            "histories": histories,
+            "given_up": _counts(root.given_up),
+            "unfinished": root.unfinished,
             "documents": [[key, len(value)] for key, value in root.documents.items()],
         },
         separators=(",", ":"),
@@ -141,6 +170,13 @@ class _Decoder:
         sessions = {
             session: self._session(through, sources) for session, through, sources in text["sessions"]
         }
+        histories = [
+            RootHistory(
+                session, first, through, rewound, [KeptVolume(*stay) for stay in stays], self._chunk(*counts)
+            )
+            for session, first, through, rewound, stays, *counts in text["histories"]
+        ]
+        given_up = self._chunk(*text["given_up"])
         documents = {key: self._take(length) for key, length in text["documents"]}
         return Root(
             text["generation"],
@@ -153,15 +189,20 @@ class _Decoder:
             checksums,
             documents,
             sessions,
+            histories,
+            given_up,
+            text["unfinished"],
         )
 
     def _session(self, committed_through_ns: int, sources: list[list[int]]) -> SessionStage:
         stage = SessionStage(committed_through_ns)
         for source, through_ns, record_count, physical_count in sources:
             stage.sources[source] = SourceStage()
-            chunk = Chunk(self._array(RECORD_DTYPE, record_count), self._u4(physical_count))
-            stage.add(source, through_ns, chunk)
+            stage.add(source, through_ns, self._chunk(record_count, physical_count))
         return stage
+
+    def _chunk(self, record_count: int, physical_count: int) -> Chunk:
+        return Chunk(self._array(RECORD_DTYPE, record_count), self._u4(physical_count))
 
     def _u4(self, count: int) -> NDArray[np.uint32]:
         return self._array("<u4", count)
@@ -193,6 +234,14 @@ def root_damaged(offset: int, what: str) -> DamagedError:
         file=ROOT_NAME,
         offset=offset,
     )
+
+
+def _counts(chunk: Chunk) -> list[int]:
+    return [len(chunk.records), len(chunk.physicals)]
+
+
+def _chunk_bytes(chunk: Chunk) -> list[bytes]:
+    return [_bytes(chunk.records), _bytes(chunk.physicals)]
 
 
 def _bytes(array: NDArray[Any]) -> bytes:

@@ -68,7 +68,7 @@ class Stager:
             for session in self._state.sessions.values()
             for source in session.sources.values()
             for chunk in source.chunks
-            for key in self._pages_to_create(chunk.records).tolist()
+            for key in self.pages_to_create(chunk.records).tolist()
         }
 
     def pages_staged(self, numbers: set[int]) -> set[int]:
@@ -109,7 +109,7 @@ class Stager:
                 f"{len(payload)} payload bytes for {track_count} tracks of {1 << self._shift} bytes: stage whole records",
                 session=session,
             )
-        new_pages = set(self._pages_to_create(records).tolist()) - self._reserved
+        new_pages = set(self.pages_to_create(records).tolist()) - self._reserved
         physicals = np.empty(0, np.uint32)
         unstored: Unstored | None = None
         if track_count or new_pages:
@@ -132,7 +132,7 @@ class Stager:
     def commit(self, session: int, through_ns: int) -> CommitResult:
         """Link all entries with time <= through_ns; see `Pool.commit`."""
         self._parts.health.check()
-        _check_u64(session=session, through_ns=through_ns)
+        check_u64(session=session, through_ns=through_ns)
         self._check_room(session)
         result = self._state.commit(session, through_ns)
         self._parts.log.append(RecordType.COMMIT, SESSION_TIME.pack(session, through_ns))
@@ -142,7 +142,7 @@ class Stager:
     def discard(self, session: int, after_ns: int) -> int:
         """Drop staged entries with time > after_ns; see `Pool.discard`."""
         self._parts.health.check()
-        _check_u64(session=session, after_ns=after_ns)
+        check_u64(session=session, after_ns=after_ns)
         count = self._state.discard(session, after_ns)
         self._parts.log.append(RecordType.DISCARD, SESSION_TIME.pack(session, after_ns))
         self._forget_pages()
@@ -151,7 +151,7 @@ class Stager:
     def discard_source(self, session: int, source: int, after_ns: int) -> int:
         """Drop staged entries of one source with time > after_ns; see `Pool.discard_source`."""
         self._parts.health.check()
-        _check_u64(session=session, source=source, after_ns=after_ns)
+        check_u64(session=session, source=source, after_ns=after_ns)
         count = self._state.discard_source(session, source, after_ns)
         if count:
             payload = SESSION_SOURCE_TIME.pack(session, source, after_ns)
@@ -162,7 +162,7 @@ class Stager:
     def discard_volume(self, session: int, number: int) -> int:
         """Drop all staged entries of a volume; see `Pool.discard_volume`."""
         self._parts.health.check()
-        _check_u64(session=session)
+        check_u64(session=session)
         count = self._state.discard_volume(session, number)
         if count:
             self._parts.log.append(RecordType.DISCARD_VOLUME, SESSION_VOLUME.pack(session, number))
@@ -172,7 +172,7 @@ class Stager:
     def compact(self, session: int, after_ns: int, through_ns: int) -> int:
         """Drop staged entries that no commit will link; see `Pool.compact`."""
         self._parts.health.check()
-        _check_u64(session=session, after_ns=after_ns, through_ns=through_ns)
+        check_u64(session=session, after_ns=after_ns, through_ns=through_ns)
         count = self._state.compact(session, after_ns, through_ns)
         if count:
             self._parts.log.append(RecordType.COMPACT, SESSION_TIMES.pack(session, after_ns, through_ns))
@@ -182,7 +182,7 @@ class Stager:
     def end_session(self, session: int) -> None:
         """Forget a session; see `Pool.end_session`."""
         self._parts.health.check()
-        _check_u64(session=session)
+        check_u64(session=session)
         if session in self._state.sessions:
             self._state.end_session(session)
             self._parts.log.append(RecordType.END_SESSION, SESSION.pack(session))
@@ -211,7 +211,7 @@ class Stager:
 
     def _check(self, session: int, source: int, through_ns: int, records: RecordArray) -> None:
         """Refuse what must not be staged, before anything is changed."""
-        _check_u64(session=session, source=source, through_ns=through_ns)
+        check_u64(session=session, source=source, through_ns=through_ns)
         self._check_room(session)
         known = self.session(session)
         stage = known.sources.get(source, SourceStage())
@@ -252,7 +252,7 @@ class Stager:
         if session not in self._state.sessions and len(self._state.sessions) >= SESSION_COUNT_MAX:
             raise BusyError(f"the pool serves {SESSION_COUNT_MAX} sessions already: end one first")
 
-    def _pages_to_create(self, records: RecordArray) -> NDArray[np.int64]:
+    def pages_to_create(self, records: RecordArray) -> NDArray[np.int64]:
         """Return volume << 32 | page index of pages under `records` that are null or shared now."""
         keys = _page_keys(records)
         volumes = keys >> _KEY_PAGE_BITS
@@ -315,7 +315,8 @@ def _page_keys(records: RecordArray) -> NDArray[np.int64]:
     return keys
 
 
-def _check_u64(**values: int) -> None:
+def check_u64(**values: int) -> None:
+    """Raise RefusedError when a value is not an unsigned 64-bit number."""
     for name, value in values.items():
         if not 0 <= value <= _TIME_NS_MAX:
             raise RefusedError(f"{name} {value} is not an unsigned 64-bit number", **{name: value})

@@ -6,6 +6,7 @@ same as having lived through it. Callers have checked their arguments.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from isochrone.model.volume_kind import VolumeKind
 from isochrone.store.allocator import Allocator, TrackNumbers
 from isochrone.store.arena import Arena
+from isochrone.store.history import History
+from isochrone.store.kept_entries import KeptEntries
 from isochrone.store.log_records import MAP_DTYPE, StagePayload
 from isochrone.store.runs import expand
 from isochrone.store.staging import Chunk, SessionStage, entries_by_volume, join
@@ -48,6 +51,9 @@ class PoolState:
         volumes: by number.
         documents: by key.
         sessions: by session number.
+        histories: what is kept of sessions, by session number; a session may have ended before its history does.
+        given_up: entries that were kept and are not wanted any more; their tracks are dropped bit by bit.
+        unfinished: hidden volumes of images that are being made.
         volume_number_next: the number that the next volume gets.
     """
 
@@ -59,6 +65,9 @@ class PoolState:
         self.volumes: dict[int, VolumeTable] = {}
         self.documents: dict[str, bytes] = {}
         self.sessions: dict[int, SessionStage] = {}
+        self.histories: dict[int, History] = {}
+        self.given_up = KeptEntries()
+        self.unfinished: set[int] = set()
         self.volume_number_next = 1
 
     def create_volume(self, number: int, name: str, size_bytes: int) -> VolumeTable:
@@ -71,10 +80,12 @@ class PoolState:
 
     def resize_volume(self, number: int, size_bytes: int) -> None:
         """Give a volume another size; tracks beyond it are unmapped."""
+        self._end_history_of(number)
         self.tables.resize(self.volumes[number], size_bytes, size_bytes // self.track_size_bytes)
 
     def delete_volume(self, number: int) -> None:
         """Remove a volume and all that only it refers to."""
+        self._end_history_of(number)
         self.tables.resize(self.volumes.pop(number), 0, 0)
 
     def copy_volume(self, source: int, number: int, name: str, kind: VolumeKind) -> VolumeTable:
@@ -106,7 +117,8 @@ class PoolState:
         session.add(payload.source, payload.through_ns, Chunk(payload.records, payload.physicals))
 
     def commit(self, session: int, through_ns: int) -> CommitResult:
-        """Link all entries of a session with time <= through_ns; the last one of a track wins."""
+        """Link all entries of a session with time <= through_ns, the last of a track wins; keep those of kept volumes."""
+        history = self._history_for(session, through_ns) if self.histories else None
         stage = self.sessions.setdefault(session, SessionStage())
         linked = superseded = freed = 0
         group: list[Chunk] = []
@@ -115,7 +127,7 @@ class PoolState:
             group.append(chunk)
             entry_count += chunk.entry_count
             if entry_count >= _COMMIT_ENTRY_COUNT:
-                done = self._link(join(group))
+                done = self._commit(join(group), history)
                 linked, superseded, freed = (
                     linked + done.linked,
                     superseded + done.superseded,
@@ -123,9 +135,11 @@ class PoolState:
                 )
                 group, entry_count = [], 0
         if group:
-            done = self._link(join(group))
+            done = self._commit(join(group), history)
             linked, superseded, freed = linked + done.linked, superseded + done.superseded, freed + done.freed
         stage.committed_through_ns = max(stage.committed_through_ns, through_ns)
+        if history is not None:
+            history.through_ns = max(history.through_ns, stage.committed_through_ns)
         return CommitResult(stage.committed_through_ns, linked, superseded, freed)
 
     def discard(self, session: int, after_ns: int) -> int:
@@ -159,16 +173,17 @@ class PoolState:
 
     def rebuild(self) -> None:
         """Count references and free tracks anew, after everything was loaded and replayed."""
-        self.tables.rebuild(list(self.volumes.values()), self.staged_tracks())
+        self.tables.rebuild(list(self.volumes.values()), self.entry_tracks())
 
-    def staged_tracks(self) -> list[TrackNumbers]:
-        """Return the tracks of all staged entries."""
-        return [
-            chunk.physicals
-            for session in self.sessions.values()
-            for source in session.sources.values()
-            for chunk in source.chunks
-        ]
+    def entry_tracks(self) -> Iterator[TrackNumbers]:
+        """Yield the tracks of all entries that count one reference each: staged, kept, or given up and not yet dropped."""
+        for session in self.sessions.values():
+            for source in session.sources.values():
+                for chunk in source.chunks:
+                    yield chunk.physicals
+        for history in self.histories.values():
+            yield from history.entries.tracks()
+        yield from self.given_up.tracks()
 
     @property
     def staged_track_count(self) -> int:
@@ -180,7 +195,14 @@ class PoolState:
         """Staged records of all sessions."""
         return sum(session.record_count for session in self.sessions.values())
 
-    def _link(self, chunk: Chunk) -> Assigned:
+    @property
+    def kept_track_count(self) -> int:
+        """Tracks that histories hold, as entries that were kept; also those that were given up and are not dropped yet."""
+        kept = sum(history.entries.track_count for history in self.histories.values())
+        return kept + self.given_up.track_count
+
+    def link(self, chunk: Chunk) -> Assigned:
+        """Let tables refer to entries that count one reference already; the last of a track wins."""
         linked = superseded = freed = 0
         for number, entries in entries_by_volume(chunk):
             table = self.volumes.get(number)
@@ -198,6 +220,27 @@ class PoolState:
                     freed + done.freed,
                 )
         return Assigned(linked, superseded, freed)
+
+    def _commit(self, chunk: Chunk, history: History | None) -> Assigned:
+        """Link entries; the history, if there is one, keeps its own reference to the tracks that it wants."""
+        kept = history.part_of(chunk) if history is not None else None
+        if history is not None and kept is not None:
+            if self.tables.accounting:
+                self.allocator.share(kept.physicals)
+            history.entries.add(kept)
+        return self.link(chunk)
+
+    def _history_for(self, session: int, through_ns: int) -> History | None:
+        """Return a session's history, if there is one, ready for a commit: what it went back behind is gone."""
+        history = self.histories.get(session)
+        if history is not None and history.rewound_ns is not None and through_ns > history.rewound_ns:
+            self.given_up.extend(history.leave_future())
+        return history
+
+    def _end_history_of(self, number: int) -> None:
+        """A volume is deleted or gets another size: what it was is kept, what it will be is not."""
+        for history in self.histories.values():
+            history.leave(number, history.through_ns)
 
     def _drop_chunks(self, chunks: list[Chunk]) -> int:
         for chunk in chunks:

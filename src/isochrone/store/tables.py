@@ -17,7 +17,7 @@ that a count per step would break up, and one pass over all pages at the end is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -269,7 +269,17 @@ class TrackTables:
         target.mapped_track_count = source.mapped_track_count
         self.arena.counts[source.pages[source.pages != 0]] += 1
 
-    def rebuild(self, tables: list[VolumeTable], staged: list[TrackNumbers]) -> None:
+    def become(self, table: VolumeTable, source: VolumeTable) -> None:
+        """Make `table` what `source`, of the same size, is: pages that differ are given up and shared."""
+        indexes = np.flatnonzero(table.pages != source.pages)
+        for page_index in indexes[table.pages[indexes] != 0].tolist():
+            self._drop_page(table, page_index)
+        pages = source.pages[indexes]
+        table.pages[indexes] = pages
+        self.arena.counts[pages[pages != 0]] += 1
+        table.mapped_track_count = source.mapped_track_count
+
+    def rebuild(self, tables: list[VolumeTable], staged: Iterable[TrackNumbers]) -> None:
         """Count all references anew from live pages, `tables` and `staged` tracks; give back empty pages."""
         for table in tables:
             used = np.flatnonzero(table.pages)
@@ -286,7 +296,7 @@ class TrackTables:
         self.allocator.rebuild()
         self.accounting = True
 
-    def count_references(self, staged: list[TrackNumbers]) -> NDArray[np.uint16]:
+    def count_references(self, staged: Iterable[TrackNumbers]) -> NDArray[np.uint16]:
         """Return how many live pages and `staged` arrays hold each track: shape (track_count + 1,)."""
         counts = np.zeros(self.allocator.track_count + 1, np.uint16)
         live = np.flatnonzero(self.arena.live())

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from isochrone.store.allocator import HELD
 from isochrone.store.state import PoolState
 from isochrone.store.tables import VolumeTable, page_count_for
+from isochrone.store.verify_history import history_findings
 
 _NAMED_MAX = 5
 """Numbers named in one finding."""
@@ -19,6 +20,7 @@ def verify_state(state: PoolState) -> list[str]:
     findings += _page_findings(state)
     findings += _track_findings(state)
     findings += _staging_findings(state)
+    findings += history_findings(state)
     return findings
 
 
@@ -70,7 +72,7 @@ def _page_findings(state: PoolState) -> list[str]:
 def _track_findings(state: PoolState) -> list[str]:
     allocator = state.allocator
     findings = []
-    counts = state.tables.count_references(state.staged_tracks())
+    counts = state.tables.count_references(state.entry_tracks())
     wrong = np.flatnonzero(counts != allocator.references())
     if len(wrong):
         findings.append(f"reference counts of tracks {_named(wrong)} do not match tables and staged entries")

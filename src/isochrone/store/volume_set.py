@@ -60,7 +60,7 @@ class VolumeSet:
         self.by_name: dict[str, Volume] = {}
         self.by_number: dict[int, Volume] = {}
         for table in self._state.volumes.values():
-            self._add(table)
+            self.add(table)
 
     def volume(self, volume: str | int) -> Volume:
         """Return a volume by name, or by number; NotFoundError when there is none."""
@@ -76,19 +76,19 @@ class VolumeSet:
     def create(self, name: str, size_bytes: int) -> Volume:
         """Add an empty volume; see `Pool.create_volume`."""
         self._parts.health.check()
-        self._check_new([(name, VolumeKind.VOLUME)])
-        self._check_sizes([(size_bytes, 0)])
+        self.check_new([(name, VolumeKind.VOLUME)])
+        self.check_sizes([(size_bytes, 0)])
         number = self._state.volume_number_next
         table = self._state.create_volume(number, name, size_bytes)
         self.log_together([(RecordType.VOLUME_CREATE, VOLUME.pack(number, size_bytes) + name.encode())])
-        return self._add(table)
+        return self.add(table)
 
     def resize(self, name: str, size_bytes: int) -> None:
         """Give a volume another size; see `Pool.resize_volume`."""
         self._parts.health.check()
         volume = self.volume(name)
         check_writable(volume, "resized")
-        self._check_sizes([(size_bytes, volume.size_bytes)])
+        self.check_sizes([(size_bytes, volume.size_bytes)])
         if size_bytes < volume.size_bytes:
             self._parts.reserve(0, 1)
         self._state.resize_volume(volume.number, size_bytes)
@@ -102,8 +102,8 @@ class VolumeSet:
         self._parts.health.check()
         _check_count(len(items), "copies")
         sources = [self.volume(item.source) for item in items]
-        self._check_new([(item.name, item.kind) for item in items])
-        self._check_sizes([(source.size_bytes, 0) for source in sources])
+        self.check_new([(item.name, item.kind) for item in items])
+        self.check_sizes([(source.size_bytes, 0) for source in sources])
         self._documents.check(documents)
         self.reserve_shared({source.number for source in sources})
         parts: list[Part] = []
@@ -115,7 +115,7 @@ class VolumeSet:
             parts.append((RecordType.VOLUME_COPY, payload))
         parts += self._documents.change(documents)
         self.log_together(parts)
-        return [self._add(table) for table in tables]
+        return [self.add(table) for table in tables]
 
     def delete(
         self, volumes: Sequence[str | int], documents: Mapping[str, bytes | None] = NO_DOCUMENTS
@@ -124,14 +124,16 @@ class VolumeSet:
         self._parts.health.check()
         _check_count(len(volumes), "volumes")
         doomed = {volume.number: volume for volume in map(self.volume, volumes)}
+        bases = {stay.base for history in self._state.histories.values() for stay in history.volumes}
+        for number in doomed.keys() & bases:
+            raise RefusedError(
+                f"volume number {number} is where a history begins: drop that history", volume=number
+            )
         self._documents.check(documents)
         parts: list[Part] = []
-        for number, volume in doomed.items():
+        for number in doomed:
             self._state.delete_volume(number)
-            volume.refresh()
-            del self.by_number[number]
-            if not volume.kind.is_hidden:
-                del self.by_name[volume.name]
+            self.forget(number)
             parts.append((RecordType.VOLUME_DELETE, NUMBER.pack(number)))
         self.log_together(parts + self._documents.change(documents))
 
@@ -151,14 +153,22 @@ class VolumeSet:
             self._parts.log.append_together(parts)
             self._log_write()
 
-    def _add(self, table: VolumeTable) -> Volume:
+    def add(self, table: VolumeTable) -> Volume:
+        """Make a table of the state known as a volume."""
         volume = (Volume if table.kind.is_writable else ReadOnlyVolume)(self._parts, table)
         self.by_number[table.number] = volume
         if not table.kind.is_hidden:
             self.by_name[table.name] = volume
         return volume
 
-    def _check_new(self, names: Sequence[tuple[str, VolumeKind]]) -> None:
+    def forget(self, number: int) -> None:
+        """A table has gone from the state."""
+        volume = self.by_number.pop(number)
+        volume.refresh()
+        if not volume.kind.is_hidden:
+            del self.by_name[volume.name]
+
+    def check_new(self, names: Sequence[tuple[str, VolumeKind]]) -> None:
         """Refuse names that new volumes cannot have, or too many of them."""
         seen: set[str] = set()
         for name, kind in names:
@@ -174,7 +184,7 @@ class VolumeSet:
                 "delete some first"
             )
 
-    def _check_sizes(self, sizes_bytes: Sequence[tuple[int, int]]) -> None:
+    def check_sizes(self, sizes_bytes: Sequence[tuple[int, int]]) -> None:
         """Refuse sizes that volumes cannot have: pairs of the size to be and the size now, in bytes."""
         track_size_bytes = self._state.track_size_bytes
         pages = sum(len(table.pages) for table in self._state.volumes.values())
