@@ -16,13 +16,16 @@ from isochrone.link.messages import (
     VolumeInfo,
     Welcome,
 )
+from isochrone.model.errors import ConflictError
 from isochrone.model.records import RecordKind
 from isochrone.model.states import PairState
 from isochrone.session.contact import ContactState
-from isochrone.session.explain import pair_state
+from isochrone.session.document import PairDocument
+from isochrone.session.explain import blocked_on, pair_state
 from support.cores import (
     PRIMARY_IDS,
     SECOND_NS,
+    SESSION_ID,
     Clock,
     PrimarySite,
     SecondarySite,
@@ -211,6 +214,89 @@ def test_whatever_happens_meanwhile_the_others_go_on_and_the_pair_is_whole_once_
     wire.run_until(lambda: site.is_duplex("a", "b"), steps_max=800)
     wire.steps(20)
     assert images_equal(site.primary, secondary, "a", "b")
+
+
+# A pair that was confirmed is set aside
+
+
+class Confirmed(Pairs):
+    """Both pairs were DUPLEX; then the session was deleted at the primary, and volume b exchanged or deleted there."""
+
+    def __init__(self, size_tracks: int) -> None:
+        """`size_tracks` of the new volume b, 0 for none."""
+        super().__init__(16, holds_data=False)
+        self.wire.run_until(lambda: self.is_duplex("a", "b"))
+        self.wire.steps(3)
+        self.wire.refuses.add(0)
+        self.wire.cut()
+        self.form_ns = self.secondary.session.mover.form_ns
+        self.primary.primary.delete_stream(SESSION_ID)
+        self.primary.pool.delete_volume("b")
+        if size_tracks:
+            self.primary.pool.create_volume("b", size_tracks * TRACK)
+            self.primary.write("b", 0, 77)
+        self.wire.refuses.clear()
+        self.wire.run_until(lambda: self.pair.suspended and self.is_duplex("a"))
+
+    @property
+    def pair(self) -> PairDocument:
+        return self.secondary.session.document.pairs[1]
+
+
+EXCHANGED = [(16, "created anew"), (8, "created anew"), (0, "no volume 'b' here")]
+
+
+@pytest.mark.parametrize(("size_tracks", "text"), EXCHANGED)
+def test_a_confirmed_pair_whose_volume_was_exchanged_is_suspended_by_itself_and_the_others_go_on(
+    size_tracks: int, text: str
+) -> None:
+    site = Confirmed(size_tracks)
+    site.primary.write("a", 5, 7)
+    site.wire.steps(40)
+    session, contact = site.secondary.session, site.secondary.session.contacts[0]
+    assert images_equal(site.primary, site.secondary, "a")
+    assert tags(site.secondary.pool, "b", 4) == [4, 5, 6, 0]
+    assert pair_state(session, site.pair) is PairState.SUSPENDED
+    assert text in site.pair.suspend_reason
+    assert text in blocked_on(session, session.now_ns())
+    assert contact.state is ContactState.STREAMING
+    assert contact.configures_sent <= 3
+    assert session.mover.consistency_ns > site.form_ns
+    assert site.pair.image_time_ns(session.mover.consistency_ns) <= site.form_ns
+    with pytest.raises(ConflictError, match="was suspended, and its image is of an earlier time"):
+        session.recover(drain=False, allow_incomplete=False)
+
+
+def test_a_pair_that_was_set_aside_costs_nothing_more_over_restarts_of_either_side() -> None:
+    site = Confirmed(16)
+    for restart in (site.wire.restart_primary, site.wire.restart_secondary, site.wire.cut):
+        restart()
+        site.wire.run_until(lambda: site.is_duplex("a") and site.secondary.session.contacts[0].is_up)
+        site.wire.steps(30)
+        assert site.configures_sent <= 2
+        assert pair_state(site.secondary.session, site.pair) is PairState.SUSPENDED
+        assert tags(site.secondary.pool, "b", 4) == [4, 5, 6, 0]
+
+
+def test_a_pair_that_was_set_aside_is_not_resumed_and_leaves_by_command() -> None:
+    site = Confirmed(16)
+    with pytest.raises(ConflictError, match="remove the pair and add it again"):
+        site.secondary.session.pair_suspension.resume(["b"])
+    site.secondary.session.remove_pairs(["b"])
+    site.wire.run_until(lambda: len(site.secondary.session.document.pairs) == 1)
+    site.secondary.session.add_pairs([], [("p1", "b", "b2")])
+    site.wire.run_until(lambda: site.is_duplex("a", "b2"))
+    assert tags(site.secondary.pool, "b2", 2) == [77, 0]
+    assert tags(site.secondary.pool, "b", 4) == [4, 5, 6, 0]
+
+
+def test_a_resume_while_the_volume_is_still_missing_changes_nothing() -> None:
+    site = Confirmed(0)
+    site.secondary.session.pair_suspension.resume(["b"])
+    site.wire.steps(30)
+    assert pair_state(site.secondary.session, site.pair) is PairState.SUSPENDED
+    assert tags(site.secondary.pool, "b", 4) == [4, 5, 6, 0]
+    assert site.is_duplex("a")
 
 
 # What the primary sends before it has heard

@@ -219,8 +219,16 @@ def test_a_volume_that_is_no_longer_the_pairs_primary_never_streams(
     site.greet()
     site.say(welcome(continues=True))
     site.say(configured(again))
-    assert text in reason_of_close(site)
-    assert site.session.document.pairs[0].primary_number == NUMBER
+    pair, contact = site.session.document.pairs[0], site.session.contacts[0]
+    assert text in pair.suspend_reason
+    assert text in contact.refused["a"]
+    assert pair.is_set_aside
+    assert not pair.duplex
+    assert pair.primary_number == NUMBER
+    assert contact.state is ContactState.STREAMING
+    rows = records((500, again[1], 0, 1, RecordKind.DATA))
+    site.say(RecordSet(1, 600, rows.tobytes(), tracks(1)))
+    assert site.pool.staged_count(1) == 0
 
 
 def test_a_volume_that_the_primary_refuses_is_told_and_the_others_stream() -> None:

@@ -99,6 +99,11 @@ class PairDocument(BaseModel):
         return min(self.image_ns, consistency_ns)
 
     @property
+    def is_set_aside(self) -> bool:
+        """Whether it is suspended by itself and is to stay so."""
+        return self.suspended and self.suspend_at_ns > 0
+
+    @property
     def is_confirmed(self) -> bool:
         """Whether both volumes are known; records may have been staged since."""
         return self.secondary_number is not None

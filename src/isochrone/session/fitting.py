@@ -9,8 +9,11 @@ The pair is asked for again when a person changes the session, over a new link, 
 every LOOK_INTERVAL_NS), and every RETRY_INTERVAL_NS, because volumes of the primary change too.
 
 A pair that was confirmed is never left out: its primary would drop the marks that say what its secondary lacks, and an
-image of it stands in the session's. Its volumes cannot be exchanged behind the back of a controller that knows the session;
-where it happens nevertheless, the link is closed until a person has taken the pair out.
+image of it stands in the session's. Its volumes cannot be exchanged behind the back of a controller that knows the session.
+Where it happens nevertheless (the session was deleted at the primary, and the volume after it), the pair is suspended by
+itself with the reason (PairSuspension.set_aside): its image stays as it was, all others go on, and a recovery has to be told
+that the image is not of one instant. A person takes the pair out. To resize either volume would be no cure: no mark would
+say what of the image is lost by that.
 """
 
 from __future__ import annotations
@@ -30,13 +33,13 @@ RETRY_INTERVAL_NS: Final = 60_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A pair that is left out.
+    """A pair that is left out, or set aside.
 
     Attributes:
         reason: for people, with what to do.
         primary_number, size_bytes: the primary's volume when it was found.
         seen: what `misfit_because` said then; "" when it was something else that failed.
-        was_confirmed: it cannot be left out.
+        was_confirmed: it cannot be left out, and is set aside.
     """
 
     reason: str
@@ -94,6 +97,11 @@ def misfit_because(pool: Pool, pair: PairDocument, primary_number: int, size_byt
             "remove the pair and add it again"
         )
     volume = pool.volumes.get(pair.secondary_volume)
+    if volume is not None and pair.is_confirmed and volume.size_bytes != size_bytes:
+        return (
+            f"secondary volume {volume.name!r} has {volume.size_bytes} bytes, its primary {size_bytes}; they were "
+            "alike when the pair began: remove the pair and add it again with another secondary"
+        )
     if volume is not None and volume.size_bytes != size_bytes:
         return (
             f"secondary volume {volume.name!r} has {volume.size_bytes} bytes, its primary {size_bytes}: "

@@ -241,6 +241,8 @@ class SessionLinks:
         kept: list[PairDocument] = []
         gone: list[PairDocument] = []
         misfits: dict[str, Misfit] = {}
+        refused = {refusal.name: refusal.text for refusal in configured.refused}
+        aside: list[str] = []
         for pair in self._session.document.pairs:
             if pair.source != source:
                 kept.append(pair)
@@ -255,6 +257,10 @@ class SessionLinks:
                     pair = confirmed_pair(self._pool, pair, info.number, info.size_bytes)
                 except IsochroneError as error:
                     misfits[pair.primary_volume] = misfit_of(self._pool, pair, info, error)
+                    refused[pair.primary_volume] = error.message
+            if pair.is_confirmed and not pair.removing and (reason := refused.get(pair.primary_volume)):
+                aside += [] if pair.is_set_aside else [pair.primary_volume]
+                pair = self._session.pair_suspension.set_aside(pair, reason)
             kept.append(pair)
         self._session.drop_pairs(gone)
         # A primary that copies a pair which is DUPLEX here has not captured it all the time: a power loss here may have
@@ -269,7 +275,7 @@ class SessionLinks:
         ]
         document = self._session.document.changed(pairs=tuple(kept))
         self._session.remember(transitions.with_gap(document, gaps, self._session.mover.form_ns))
-        if gone and self._session.mover.drop_waiting(source):
+        if (gone or aside) and self._session.mover.drop_waiting(source):
             self._session.close(source, "what waited for room held writes of a pair that has left")
             return
         numbers = {
@@ -279,12 +285,8 @@ class SessionLinks:
         }
         self._lookups[source] = VolumeLookup(numbers, {misfit.primary_number for misfit in misfits.values()})
         contact.misfits.found(misfits, self._session.now_ns())
-        contact.refused = {refusal.name: refusal.text for refusal in configured.refused}
-        contact.refused |= contact.misfits.reasons
-        if stops := [f"{name}: {misfit.reason}" for name, misfit in misfits.items() if misfit.was_confirmed]:
-            self._session.close(source, "; ".join(stops))
-            return
-        if misfits:
+        contact.refused = refused | contact.misfits.reasons
+        if aside or any(not misfit.was_confirmed for misfit in misfits.values()):
             self._session.configure(source)
         contact.enter(ContactState.STREAMING, self._session.now_ns())
         # A primary that lost its link while it was quiesced has not heard that the switchover was given up.

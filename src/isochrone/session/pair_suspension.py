@@ -86,6 +86,10 @@ class PairSuspension:
         """Copy what was marked of suspended pairs; those that run go on. Raises NotFoundError or ConflictError."""
         pairs = self._named(names)
         for pair in pairs:
+            if reason := self._core.contacts[pair.source].misfits.reasons.get(pair.primary_volume):
+                raise ConflictError(
+                    f"pair {pair.secondary_volume!r} cannot be resumed: {reason}", name=pair.secondary_volume
+                )
             if pair.suspend_at_ns and not pair.suspended:
                 raise ConflictError(
                     f"a suspension of pair {pair.secondary_volume!r} is pending: forget it with --cancel",
@@ -146,17 +150,43 @@ class PairSuspension:
         core.remember(core.document.with_pairs({pair.secondary_volume: suspended}))
         return True
 
+    def set_aside(self, pair: PairDocument, reason: str) -> PairDocument:
+        """Return a confirmed pair whose primary's volume is no longer the one it was: suspended, its image as it is.
+
+        What is staged of it is given up; whoever calls remembers the pair, and tells its primary. See fitting.
+        """
+        if pair.is_set_aside:
+            return pair
+        core = self._core
+        if pair.secondary_number is not None:
+            core.mover.forget_volume(pair.secondary_number)
+        now_ns = core.now_ns()
+        return pair.model_copy(
+            update={
+                "suspended": True,
+                "duplex": False,
+                "suspend_at_ns": pair.suspend_at_ns or max(1, now_ns),
+                "suspend_reason": cut_text(reason),
+                "image_ns": max(1, pair.image_time_ns(core.mover.consistency_ns)),
+                "image_until_ns": 0,
+                "suspended_since_ns": now_ns,
+            }
+        )
+
     def were_resumed(self, source: int, volumes: Iterable[VolumeInfo]) -> None:
         """Primary `source` says how its volumes stand: of those that run again, images come next.
 
-        Also an answer to a Configure that was followed by another tells this: the primary has obeyed both.
+        Also an answer to a Configure that was followed by another tells this: the primary has obeyed both. Of a pair that is
+        set aside nothing is taken that its primary may send before it has heard so.
         """
         core = self._core
+        misfits = core.contacts[source].misfits
         running = {volume.name for volume in volumes if not volume.suspended_ns}
         resumed = [
             pair.model_copy(update={"suspended": False})
             for pair in core.document.pairs
             if pair.source == source and pair.suspended and pair.primary_volume in running
+            if pair.primary_volume not in misfits
         ]
         if resumed:
             core.remember(transitions.with_gap(core.document, resumed, core.mover.form_ns))
