@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from isochrone.model.records import RECORD_DTYPE, RecordBatch, RecordKind
+from isochrone.model.records import RECORD_DTYPE, RecordBatch, RecordKind, count_through
 
 _DATA = np.uint32(RecordKind.DATA)
 
@@ -35,9 +35,7 @@ def cut_batch(batch: RecordBatch, after_ns: int, cut_ns: int, track_size_bytes: 
     if after_ns < batch.first_time_ns and batch.last_time_ns <= cut_ns:
         return batch
     records = np.frombuffer(batch.headers, RECORD_DTYPE)
-    first, end = (
-        int(place) for place in np.searchsorted(records["time_ns"], (after_ns, cut_ns), side="right")
-    )
+    first, end = count_through(records, after_ns), count_through(records, cut_ns)
     if first >= end:
         return None
     tracks = np.where((records["kind"] & _DATA) != 0, records["track_count"], 0).astype(np.int64)

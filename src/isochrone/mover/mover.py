@@ -24,7 +24,7 @@ import numpy as np
 
 from isochrone.link.messages import Compare, Compared
 from isochrone.model.errors import BusyError, PoolFullError, ProtocolError
-from isochrone.model.records import RECORD_DTYPE, RecordArray
+from isochrone.model.records import RECORD_DTYPE, RecordArray, count_through
 from isochrone.mover.comparing import Comparer
 from isochrone.mover.settings import ROOM_KEPT_BYTES_MAX, ROOM_KEPT_PART, MoverSettings
 from isochrone.mover.waiting import WaitingSummary, WaitingTracks, summary_of
@@ -50,7 +50,7 @@ class ReceivedSet:
 
     def after(self, time_ns: int, track_size_bytes: int) -> ReceivedSet:
         """Return the part of it with times after `time_ns`."""
-        at = int(np.searchsorted(self.records["time_ns"], time_ns, side="right"))
+        at = count_through(self.records, time_ns)
         gone_bytes = int(data_track_counts(self.records[:at]).sum(dtype=np.int64)) * track_size_bytes
         return ReceivedSet(self.through_ns, self.records[at:], memoryview(self.payload)[gone_bytes:])
 

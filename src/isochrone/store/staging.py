@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from isochrone.model.records import RECORD_DTYPE, RecordArray, RecordKind
+from isochrone.model.records import RECORD_DTYPE, RecordArray, RecordKind, count_through
 from isochrone.store.allocator import TrackNumbers
 from isochrone.store.entries import EntryMask, entries_with_data, entry_keys, select
 from isochrone.store.runs import expand
@@ -41,7 +41,7 @@ class Chunk:
 
     def split(self, time_ns: int) -> tuple[Chunk, Chunk]:
         """Return the part with time <= time_ns and the part after it."""
-        at = int(np.searchsorted(self.records["time_ns"], time_ns, side="right"))
+        at = count_through(self.records, time_ns)
         data = data_track_counts(self.records[:at])
         physical_at = int(data.sum(dtype=np.int64))
         return (

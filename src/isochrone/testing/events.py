@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 MILLISECOND_NS = 1_000_000
 SECOND_NS = 1_000_000_000
+START_NS = 1_795_000_000_000_000_000
+"""Host time at the beginning, as large as a real one: a float holds times of today to 256 ns only."""
 LOOK_NS = MILLISECOND_NS
 """How often it is asked whether what is waited for has come: asking costs more than most events."""
 
@@ -20,7 +22,7 @@ class Events:
     """
 
     def __init__(self) -> None:
-        self._now_ns = SECOND_NS
+        self._now_ns = START_NS
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
 
