@@ -117,6 +117,17 @@ class CapturedVolume:
         for run in runs:
             self.change_map.mark(*run)
 
+    def mark_tracks(self, tracks: NDArray[np.int64]) -> None:
+        """Mark tracks that changed here without a write. Raises as `suspect_all` does."""
+        if self.activity is not None:
+            for track in tracks[np.unique(tracks // self.activity.region_tracks, return_index=True)[1]].tolist():
+                self.activity.ask(track, 1)
+            for call in self.activity.activate():
+                call()
+        marks = np.zeros(self.change_map.track_count, np.bool_)
+        marks[tracks[tracks < len(marks)]] = True
+        self.change_map.mark_where(marks)
+
     def start_copy(self, track_size_bytes: int, now_ns: int, compare: ComparePolicy) -> None:
         """Copy every marked track; marks are kept until all of it is hardened. `now_ns` is a promise of the stamper."""
         self.change_map.freeze()

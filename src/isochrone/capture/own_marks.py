@@ -72,6 +72,14 @@ class OwnMarks:
         )
         primary.mark_only(stream, document, volumes)
 
+    def mark(self, session_id: str, tracks: Mapping[int, NDArray[np.int64]]) -> None:
+        """Mark tracks that nobody has written. A volume whose map could not be made counts as changed everywhere."""
+        stream = self._own(session_id)
+        for number, changed in tracks.items():
+            captured = stream.volumes.get(number) if stream is not None else None
+            if captured is not None:
+                captured.mark_tracks(changed)
+
     def hold(self, session_id: str) -> None:
         """Refuse writes, keep the marks."""
         stream = self._own(session_id)

@@ -154,6 +154,12 @@ class Mover:
         self._staged_since_form_bytes = 0
         self._compacted_ns = 0
 
+    def went_back(self, time_ns: int) -> None:
+        """The committed image is of an earlier time now, and nothing later is staged."""
+        self.forget_waiting()
+        self.consistency_ns = self.journal_ns = time_ns
+        self._newest_ns = min(self._newest_ns, time_ns)
+
     # Sources
 
     def add_source(self, source: int, *, is_new: bool = False, is_complete: bool = False) -> None:

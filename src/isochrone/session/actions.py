@@ -41,4 +41,14 @@ class Harden:
     """Run the pool's sync to its end, then call `hardened`, or `harden_failed` when it raised."""
 
 
-Action = Dial | SendMessage | CloseLink | Harden
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """Drive the pool's history_rewind to `at_ns` to its end, then call `rewound` with its result, or `rewind_failed`.
+
+    Its calls may be made in a thread; nothing comes between its end and `rewound`.
+    """
+
+    at_ns: int
+
+
+Action = Dial | SendMessage | CloseLink | Harden | Rewind

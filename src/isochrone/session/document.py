@@ -126,6 +126,9 @@ class SessionDocument(BaseModel):
         suspend_reason: what will be its reason.
         suspended_at_ns: with SUSPENDED, the time that was asked for, if the image is exactly of it; else 0.
         recovered_ns: with RECOVERY and ENDED, the time that the volumes are recovered to.
+        rewound_from_ns: with RECOVERY and ENDED, when that is a time of the history: the time of the image that was left for
+            it; else 0. With ENDED, `reason` says why it was not left after all, if so.
+        kept_copy: name of the snapshots of that image, "" for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_enum_values=False)
@@ -153,6 +156,8 @@ class SessionDocument(BaseModel):
     pairs: tuple[PairDocument, ...] = ()
     hold_floor_ns: U64 | None = None
     recovered_ns: U64 = 0
+    rewound_from_ns: U64 = 0
+    kept_copy: str = ""
 
     @property
     def key(self) -> str:

@@ -70,6 +70,9 @@ def _secondary_history(document: SessionDocument, written: Written | None) -> Si
     # Marks begin empty at the last common time, and by this host's clock alone; so they, not times, tell whether.
     # One marked track is proof enough; that there is none is known only when every volume was noted.
     wrote = True if any(tracks.values()) else None if None in tracks.values() else False
+    if wrote and written and document.rewound_from_ns:
+        # What changed since the time that was gone back to is marked, too, and nobody has written it.
+        wrote = written.last_write_ns > 0
     return SideHistory("", wrote, written.last_write_ns if written else None, tracks)
 
 

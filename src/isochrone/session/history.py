@@ -1,22 +1,53 @@
-"""The history of one session: what of the past can be reached, what it was called, and when it is given up."""
+"""The history of one session: what of the past can be reached, what it was called, and when it is given up.
+
+The pool keeps the entries; here it is decided of which volumes, and for how long. A pair is kept from the commit on that makes
+it DUPLEX, or from when the history was switched on, and never from the middle of a resync: its image would be of no time.
+What the pool cannot keep now (no room, say) is tried again, and the report says why: a history never stops replication.
+
+The window is counted back from the committed image, so that a session that stands still (suspended, or without its
+primaries) keeps what it has. Once it has ended the window is counted from the present, and the history goes by and by.
+"""
 
 from __future__ import annotations
 
+from typing import Final
+
 from isochrone.link.messages import NamedInstant
+from isochrone.model.errors import UnavailableError
+from isochrone.model.states import SessionState
 from isochrone.session.core import SessionCore
+from isochrone.session.document import SessionDocument
 from isochrone.session.history_document import (
     HISTORY_PREFIX,
     HistoryDocument,
     InstantDocument,
     load_history,
+    pruned,
     with_gap_recorded,
     with_instant,
 )
-from isochrone.session.history_window import Gap
+from isochrone.session.history_window import (
+    Gap,
+    Reach,
+    joined,
+    open_gaps,
+    release_for_space_ns,
+    release_for_time_ns,
+)
+from isochrone.store.history import HistoryStats
+
+LOOK_INTERVAL_NS: Final = 1_000_000_000
+"""How often it is looked whether the window of something has passed, or the space is used up."""
+STEP_INTERVAL_NS: Final = 20_000_000
+"""Between two steps of giving up what has to go."""
 
 
 class History:
-    """See the module. Its document is in the pool from the first named instant or gap on."""
+    """See the module. Its document is in the pool from the first named instant or gap on.
+
+    Attributes:
+        trouble: why something is not kept, or not given up, that should be; "" when all is as it should be.
+    """
 
     def __init__(self, core: SessionCore) -> None:
         self._core = core
@@ -25,12 +56,133 @@ class History:
         self.document = (
             HistoryDocument(name=name) if value is None else load_history(HISTORY_PREFIX + name, value)
         )
+        self.trouble = ""
+        self._settled: SessionDocument | None = None
+        self._look_at_ns = 0
+        self._save_at_ns = 0
+        self._first_ns: int | None = None
+        self._is_unsaved = False
+
+    # What can be reached
+
+    @property
+    def stats(self) -> HistoryStats | None:
+        """What the pool keeps; None when it keeps nothing."""
+        return self._core.pool.history(self._core.document.number)
+
+    def reach(self) -> Reach:
+        """Return which instants an image can be made of now."""
+        core, stats = self._core, self.stats
+        through_ns = max(core.mover.consistency_ns, core.document.suspended_at_ns)
+        if core.document.is_over:
+            # A session that went back has what it left, until something else is committed.
+            through_ns = max(core.document.recovered_ns, stats.through_ns if stats else 0)
+        gaps = joined(self.document.gaps, open_gaps(core.document, through_ns))
+        return Reach(stats.first_ns if stats else None, through_ns, gaps)
+
+    # Keeping and giving up
+
+    def look(self, now_ns: int) -> None:
+        """Keep what is to be kept, and give up what has to go; with every tick."""
+        document = self._core.document
+        is_due = now_ns >= self._look_at_ns
+        if document is not self._settled or (self.trouble and is_due):
+            self._settle(document)
+        if document.history_ns_max and is_due:
+            self._look_at_ns = now_ns + LOOK_INTERVAL_NS
+            stats = self.stats
+            if stats is not None:
+                self._give_up(document, stats, now_ns)
+
+    def _settle(self, document: SessionDocument) -> None:
+        """Keep the pairs that are DUPLEX, and none that have left."""
+        core = self._core
+        if document.history_ns_max and not document.is_over:
+            if document.hold_floor_ns is not None or core.is_lifting_hold:
+                return  # look again when the resync is over
+            self._keep(document)
+        elif not document.history_ns_max and self.stats is not None:
+            core.pool.history_drop(document.number)
+            self._first_ns = None
+            self._remember(self.document.changed(gaps=(), given_up_ns=0, given_up_reason=""))
+        self._settled = document
+
+    def _keep(self, document: SessionDocument) -> None:
+        pool, stats = self._core.pool, self.stats
+        kept = {stay.number for stay in stats.volumes if stay.until_ns is None} if stats else set()
+        here = {pair.secondary_number for pair in document.pairs}
+        wanted = {
+            pair.secondary_number
+            for pair in document.pairs
+            if pair.duplex and pair.secondary_number is not None
+        }
+        self.trouble = ""
+        for number in sorted(kept - here):
+            pool.history_end(document.number, number)
+        if wanted - kept:
+            try:
+                pool.history_begin(document.number, sorted(wanted - kept))
+            except UnavailableError as error:
+                self.trouble = f"a history cannot begin: {error.message}"
+
+    def _give_up(self, document: SessionDocument, stats: HistoryStats, now_ns: int) -> None:
+        """Give up a step's worth of what has to go."""
+        first_ns, through_ns = stats.first_ns, stats.through_ns
+        given_up_ns, reason = 0, ""
+        if self._first_ns is not None and first_ns > self._first_ns:
+            given_up_ns, reason = first_ns, "the pool needed the space"
+        ended = document.state is SessionState.ENDED
+        newest_ns = now_ns if ended else max(through_ns, self._core.mover.consistency_ns)
+        to_ns = release_for_time_ns(first_ns, newest_ns, document.history_ns_max)
+        if to_ns is None:
+            held_bytes = stats.held_bytes + stats.metadata_bytes
+            to_ns = release_for_space_ns(first_ns, through_ns, held_bytes, document.history_bytes_max)
+            if to_ns is not None:
+                given_up_ns, reason = to_ns, "it took more space than --history-size-max allows"
+        elif ended and to_ns >= through_ns:
+            self._core.pool.history_drop(document.number)
+            self._first_ns = None
+            return
+        if to_ns is not None and to_ns > first_ns:
+            first_ns = self._release(document, to_ns, now_ns, is_for_space=bool(given_up_ns))
+        self._first_ns = first_ns
+        self._note(first_ns, min(given_up_ns, first_ns), reason, now_ns)
+
+    def _release(self, document: SessionDocument, to_ns: int, now_ns: int, *, is_for_space: bool) -> int:
+        """Return where the history begins then."""
+        try:
+            released = self._core.pool.history_release(document.number, to_ns)
+            self._core.pool.log_write()
+        except UnavailableError as error:  # no room for the tables of what is to go: that passes
+            self.trouble = f"old history cannot be given up: {error.message}"
+            return self._first_ns or 0
+        if released.record_count and (is_for_space or not released.is_done):
+            self._look_at_ns = now_ns + STEP_INTERVAL_NS
+        return released.first_ns
+
+    def _note(self, first_ns: int, given_up_ns: int, reason: str, now_ns: int) -> None:
+        """Remember what was given up, and forget what was said of it; written down now and then only."""
+        document = self.document
+        if given_up_ns:
+            document = document.changed(given_up_ns=given_up_ns, given_up_reason=reason)
+        document = pruned(document, first_ns)
+        self._is_unsaved |= document != self.document
+        self.document = document
+        if self._is_unsaved and now_ns >= self._save_at_ns:
+            self._save_at_ns = now_ns + LOOK_INTERVAL_NS
+            self._save()
+
+    # What is said of the past
 
     def _remember(self, document: HistoryDocument) -> None:
         if document != self.document and not self._core.is_forgotten:
-            self._core.pool.put_document(document.key, document.model_dump_json().encode())
             self.document = document
-            self._core.pool.log_write()
+            self._save()
+
+    def _save(self) -> None:
+        self._core.pool.put_document(self.document.key, self.document.model_dump_json().encode())
+        self._core.pool.log_write()
+        self._is_unsaved = False
 
     def was_named(self, source: int, instant: NamedInstant) -> None:
         """Primary `source` names an instant that it has not promised yet: it is durable before J passes it."""
@@ -45,5 +197,6 @@ class History:
 
     def forget(self) -> None:
         """The session is deleted."""
+        self._core.pool.history_drop(self._core.document.number)
         if self.document.key in self._core.pool.documents:
             self._core.pool.delete_document(self.document.key)

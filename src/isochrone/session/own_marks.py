@@ -33,6 +33,9 @@ class OwnMarks(Protocol):
         is the session's `policy`, as it was for those of its primaries.
         """
 
+    def mark(self, session_id: str, tracks: Mapping[int, NDArray[np.int64]]) -> None:
+        """Mark tracks by volume number, as if they had been written here, though nobody has. Call it after `serve`."""
+
     def hold(self, session_id: str) -> None:
         """The volumes are secondaries again: refuse writes, keep the marks. Does nothing when there are none."""
 

@@ -76,6 +76,7 @@ class Session(SessionCore):
         if self.split.is_superseded:
             self._forget()
         if self.document.state is SessionState.ENDED:
+            self.history.look(now_ns)
             return
         if self.pool.read_only_reason is not None:
             # Nothing can be stored here before the controller is started anew: the primaries must not wait for that.
@@ -104,6 +105,9 @@ class Session(SessionCore):
             self._drop_removed_pairs()
             for source, answer in self.mover.answers(self._clock):
                 self.send(source, answer)
+            self.history.look(now_ns)
+        else:
+            self.recovery.retry_rewind(now_ns)
         self._send_acks()
         self.recovery.advance_drain(now_ns)
 
@@ -264,9 +268,9 @@ class Session(SessionCore):
 
     # Recovery
 
-    def recover(self, *, drain: bool, allow_incomplete: bool) -> None:
+    def recover(self, *, drain: bool, allow_incomplete: bool, at_ns: int | None = None) -> None:
         """End the session and put its volumes into service here, see Recovery.recover. Raises ConflictError."""
-        self.recovery.recover(drain=drain, allow_incomplete=allow_incomplete)
+        self.recovery.recover(drain=drain, allow_incomplete=allow_incomplete, at_ns=at_ns)
 
     def continue_recovery(self) -> None:
         """Go on with a recovery that was interrupted, see Recovery.continue_recovery."""
@@ -315,8 +319,8 @@ class Session(SessionCore):
             if contact.state is not ContactState.DOWN:
                 self.close(source, "the session was deleted")
         self.own_marks.drop(self.document.session_id, self.document.epoch)
+        self.history.forget()
         self.pool.end_session(self.document.number)
         self.pool.delete_document(self.document.key)
-        self.history.forget()
         self.pool.log_write()
         self.is_forgotten = True

@@ -317,8 +317,25 @@ def recovering(
     )
 
 
+def rewinding(
+    document: SessionDocument, at_ns: int, from_ns: int, kept_copy: str, now_ns: int
+) -> SessionDocument:
+    """ACTIVE or SUSPENDED -> RECOVERY, to `at_ns` of the history. The image of `from_ns` is kept as `kept_copy`."""
+    document = recovering(document, at_ns, now_ns, allow_incomplete=True)
+    return document.changed(rewound_from_ns=from_ns, kept_copy=kept_copy)
+
+
+def not_rewound(document: SessionDocument, reason: str) -> SessionDocument:
+    """In RECOVERY: the history was given up before the volumes could go back. They stay at the image that was there."""
+    return document.changed(recovered_ns=document.rewound_from_ns, rewound_from_ns=0, reason=cut_text(reason))
+
+
 def ended(document: SessionDocument, now_ns: int) -> SessionDocument:
-    """RECOVERY -> ENDED: the volumes are in service here."""
+    """RECOVERY -> ENDED: the volumes are in service here. Of those that went back all are of one time."""
+    if document.rewound_from_ns:
+        one_time = {"suspended": False, "suspend_at_ns": 0, "image_ns": 0, "image_until_ns": 0}
+        pairs = {pair.secondary_volume: pair.model_copy(update=one_time) for pair in document.pairs}
+        document = document.with_pairs(pairs)
     return document.changed(state=SessionState.ENDED, since_ns=now_ns, hold_floor_ns=None)
 
 
@@ -380,4 +397,6 @@ def begun_again(document: SessionDocument, now_ns: int) -> SessionDocument:
         pairs=pairs,
         hold_floor_ns=document.recovered_ns if any(pair.complete for pair in pairs) else None,
         recovered_ns=0,
+        rewound_from_ns=0,
+        kept_copy="",
     )
