@@ -29,11 +29,12 @@ from isochrone.link.messages import (
     WantedVolume,
 )
 from isochrone.model.choices import Compression, MarkPolicy, OverflowPolicy
+from isochrone.model.errors import IsochroneError
 from isochrone.model.policy import SessionPolicy
 from isochrone.model.records import RECORD_DTYPE, RecordBatch, RecordKind
 from isochrone.mover.mover import Mover, ReceivedSet
 from isochrone.mover.settings import MoverSettings
-from isochrone.session.actions import CloseLink, Dial, Harden, SendMessage
+from isochrone.session.actions import CloseLink, Dial, Harden, Rewind, SendMessage
 from isochrone.session.document import (
     DOCUMENT_PREFIX,
     PairDocument,
@@ -46,6 +47,7 @@ from isochrone.session.session import Session
 from isochrone.session.settings import SessionSettings
 from isochrone.store.pool import Pool
 from isochrone.testing.sim_disk import SimDisk
+from support.history import finish
 from support.store import TRACK, new_pool, records, run, tracks
 
 MILLISECOND_NS = 1_000_000
@@ -360,6 +362,7 @@ class SecondarySite:
         dialled: sources to connect to, until taken.
         closed: why links were closed, by source, in order.
         hardens_due: how often the pool's sync was asked for and not yet run.
+        rewinds_due: times that the volumes are to go back to.
     """
 
     def __init__(
@@ -387,6 +390,7 @@ class SecondarySite:
         self.dialled: list[int] = []
         self.closed: list[tuple[int, str]] = []
         self.hardens_due = 0
+        self.rewinds_due: list[int] = []
         self.session = Session(
             self.pool,
             document,
@@ -423,6 +427,8 @@ class SecondarySite:
                     self.dialled.append(source)
                 case Harden():
                     self.hardens_due += 1
+                case Rewind(at_ns):
+                    self.rewinds_due.append(at_ns)
 
     def take(self, source: int = 0) -> list[Message]:
         """Return and forget what was sent to `source`."""
@@ -447,6 +453,19 @@ class SecondarySite:
             self.hardens_due -= 1
             run(self.pool.sync())
             self.session.hardened()
+            self.collect()
+            self.rewind()
+
+    def rewind(self) -> None:
+        """Take the volumes back if that was asked for, and tell the session."""
+        while self.rewinds_due:
+            at_ns = self.rewinds_due.pop()
+            try:
+                changed = finish(self.pool.history_rewind(self.session.document.number, at_ns))
+            except (IsochroneError, OSError) as error:
+                self.session.recovery.rewind_failed(error)
+            else:
+                self.session.recovery.rewound(changed)
             self.collect()
 
     def greet(self, source: int = 0) -> list[Message]:

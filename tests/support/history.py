@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from typing import TypeVar
 
 from isochrone.model.records import RecordKind
 from isochrone.model.volume_kind import VolumeKind
@@ -25,23 +26,27 @@ def put_zeros(pool: Pool, time_ns: int, number: int, track: int, count: int, *, 
     pool.stage(SESSION, source, time_ns, records((time_ns, number, track, count, RecordKind.ZERO)), b"")
 
 
-def made(steps: VolumeImages) -> list[Volume]:
-    """Make all calls of `Pool.history_image`; return the volumes."""
+Value = TypeVar("Value")
+
+
+def finish(steps: Generator[Callable[[], None], None, Value]) -> Value:
+    """Make all calls of a generator; return its value."""
     try:
         while True:
             next(steps)()
     except StopIteration as end:
-        volumes: list[Volume] = end.value
-        return volumes
+        value: Value = end.value
+        return value
+
+
+def made(steps: VolumeImages) -> list[Volume]:
+    """Make all calls of `Pool.history_image`; return the volumes."""
+    return finish(steps)
 
 
 def rewound(steps: Rewinding) -> dict[int, list[int]]:
     """Make all calls of `Pool.history_rewind`; return the changed tracks as lists."""
-    try:
-        while True:
-            next(steps)()
-    except StopIteration as end:
-        return {number: changed.tolist() for number, changed in end.value.items()}
+    return {number: changed.tolist() for number, changed in finish(steps).items()}
 
 
 def image(

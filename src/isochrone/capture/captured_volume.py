@@ -120,7 +120,9 @@ class CapturedVolume:
     def mark_tracks(self, tracks: NDArray[np.int64]) -> None:
         """Mark tracks that changed here without a write. Raises as `suspect_all` does."""
         if self.activity is not None:
-            for track in tracks[np.unique(tracks // self.activity.region_tracks, return_index=True)[1]].tolist():
+            for track in tracks[
+                np.unique(tracks // self.activity.region_tracks, return_index=True)[1]
+            ].tolist():
                 self.activity.ask(track, 1)
             for call in self.activity.activate():
                 call()

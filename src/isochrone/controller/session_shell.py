@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
 from isochrone.controller.session_progress import PairCopy, SessionProgress
+from isochrone.controller.stepping import drive
 from isochrone.link.connection import Connection
 from isochrone.link.endpoint import dial
 from isochrone.link.messages import Message, RecordSet, Welcome
@@ -21,7 +23,7 @@ from isochrone.model.addresses import parse_address
 from isochrone.model.errors import BusyError, InternalError, IsochroneError, PoolReadOnlyError, ProtocolError
 from isochrone.model.records import RECORD_DTYPE
 from isochrone.model.states import PairState, SessionState, SuspendCause
-from isochrone.session.actions import CloseLink, Dial, Harden, SendMessage
+from isochrone.session.actions import CloseLink, Dial, Harden, Rewind, SendMessage
 from isochrone.session.explain import pair_state
 from isochrone.session.links import SessionLinks
 from isochrone.session.session import Session
@@ -138,6 +140,8 @@ class SessionShell:
                     self._send(source, message)
                 case Harden():
                     self._spawn(self._harden())
+                case Rewind(at_ns):
+                    self._spawn(self._rewind(at_ns))
                 case Dial(source, address):
                     self._spawn(self._dial(source, address))
                 case CloseLink(source, reason):
@@ -181,6 +185,18 @@ class SessionShell:
             self._guarded(partial(self.session.harden_failed, error.message))
         else:
             self._guarded(self.session.hardened)
+
+    async def _rewind(self, at_ns: int) -> None:
+        """Take the volumes back. What follows must not be interrupted: they come into service with marks of what changed."""
+        session = self.session
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewind") as thread:
+            try:
+                changed = await drive(session.pool.history_rewind(session.document.number, at_ns), thread)
+            except (IsochroneError, OSError) as error:
+                self._tell_trouble(str(error))
+                self._guarded(partial(session.recovery.rewind_failed, error))
+            else:
+                self._guarded(partial(session.recovery.rewound, changed))
 
     # Links
 

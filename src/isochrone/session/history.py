@@ -1,7 +1,7 @@
 """The history of one session: what of the past can be reached, what it was called, and when it is given up.
 
-The pool keeps the entries; here it is decided of which volumes, and for how long. A pair is kept from the commit on that makes
-it DUPLEX, or from when the history was switched on, and never from the middle of a resync: its image would be of no time.
+The pool keeps the entries; here it is decided of which volumes, and for how long. A pair is kept from the commit on that
+makes it DUPLEX, or from when the history was switched on, and never from the middle of a resync: no image was whole then.
 What the pool cannot keep now (no room, say) is tried again, and the report says why: a history never stops replication.
 
 The window is counted back from the committed image, so that a session that stands still (suspended, or without its
@@ -121,6 +121,8 @@ class History:
             pool.history_end(document.number, number)
         if wanted - kept:
             try:
+                # An idle session's commits are not in the pool: without this the history would begin too early.
+                pool.commit(document.number, self._core.mover.consistency_ns)
                 pool.history_begin(document.number, sorted(wanted - kept))
             except UnavailableError as error:
                 self.trouble = f"a history cannot begin: {error.message}"

@@ -9,12 +9,12 @@
 
 from __future__ import annotations
 
-from isochrone.link.messages import Quiesce, Unquiesce
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isochrone.link.messages import Quiesce, Unquiesce
 from isochrone.model.errors import ConflictError, IsochroneError
 from isochrone.model.states import SessionState
 from isochrone.session import transitions
@@ -157,8 +157,8 @@ class Recovery:
         core = self._core
         if at_ns > self.limit_ns:
             raise ConflictError(
-                f"not everything up to {at_ns} is here: session {core.document.name!r} can be recovered to {self.limit_ns} at "
-                "most; give an earlier time, or none",
+                f"not everything up to {at_ns} is here: session {core.document.name!r} can be recovered to {self.limit_ns} "
+                "at most; give an earlier time, or none",
                 session=core.document.name,
             )
         if self.is_draining:
@@ -170,9 +170,7 @@ class Recovery:
             return
         refuse_unkept(core.document, core.pool.history(core.document.number), at_ns)
         kept = kept_name(core.document, core.pool.volumes)
-        document = transitions.rewinding(
-            core.document, at_ns, core.mover.consistency_ns, kept, core.now_ns()
-        )
+        document = transitions.rewinding(core.document, at_ns, core.mover.consistency_ns, kept, core.now_ns())
         volumes = [pair.secondary_volume for pair in document.pairs]
         self.keep_image(kept, volumes, {document.key: document.model_dump_json().encode()})
         self._close_links()
@@ -259,4 +257,3 @@ class Recovery:
         """With every tick in RECOVERY: try again what could not be done."""
         if self._rewind_retry_at_ns is not None and now_ns >= self._rewind_retry_at_ns:
             self._begin_rewind()
-

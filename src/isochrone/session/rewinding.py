@@ -2,15 +2,15 @@
 
 ::
 
-    recover --at T, C > T:  [ snapshots of the image at C; RECOVERY, to T ]     one record of the pool's log: done or not done
-                            everything received is dropped                      it is later than T
-                            the volumes become what they were at T              may be repeated: it gives the same again
-                            marks of every track that changed since T           before the volumes are in service
+    recover --at T, C > T:  [ snapshots of the image at C; RECOVERY, to T ]   one record of the pool's log: done or not
+                            everything received is dropped                    it is later than T
+                            the volumes become what they were at T            may be repeated: it gives the same again
+                            marks of every track that changed since T         before the volumes are in service
                             ENDED
 
 A crash at any step repeats the steps behind the first, to the same T. The marks keep promise 2: what a primary was told is
-hardened, and holds no marks of any more, may be later than T, and gone here. So a resync in either direction copies it, because
-the side that gives in tells its marks.
+hardened, and holds no marks of any more, may be later than T, and gone here. So a resync in either direction copies it,
+because the side that gives in tells its marks.
 
 Should the history be given up for want of space before the volumes have gone back, they stay at C, and the session says so:
 an instant that is consistent, though not the one wanted. Nothing gives history up while it has another choice.
@@ -77,8 +77,8 @@ def refuse_unkept(document: SessionDocument, history: HistoryStats | None, at_ns
         if from_ns is None or from_ns > at_ns:
             when = "has no history yet" if from_ns is None else f"has a history since {from_ns} only"
             raise ConflictError(
-                f"pair {pair.secondary_volume!r} of session {document.name!r} {when}: give a later time, or take it out first "
-                f"with `isochrone session remove {document.name} {pair.secondary_volume}`",
+                f"pair {pair.secondary_volume!r} of session {document.name!r} {when}: give a later time, or take it out "
+                f"first with `isochrone session remove {document.name} {pair.secondary_volume}`",
                 session=document.name,
                 volume=pair.secondary_volume,
             )

@@ -11,12 +11,13 @@ from isochrone.capture.settings import CaptureSettings
 from isochrone.link.messages import Message
 from isochrone.model.errors import IsochroneError
 from isochrone.model.states import SessionState
-from isochrone.session.actions import CloseLink, Dial, Harden, SendMessage
+from isochrone.session.actions import CloseLink, Dial, Harden, Rewind, SendMessage
 from isochrone.session.document import DOCUMENT_PREFIX, SessionDocument, load_document
 from isochrone.session.links import SessionLinks
 from isochrone.session.retry_budget import OVER_BUDGET
 from isochrone.session.session import Session
 from isochrone.session.settings import SessionSettings
+from isochrone.store.durability import Steps
 from isochrone.testing.events import MILLISECOND_NS, Events
 from isochrone.testing.network import SimConnection
 from isochrone.testing.node import Node
@@ -164,6 +165,16 @@ class SecondaryNode(Node):
                     self.after(self.rng.randrange(1, 5 * MILLISECOND_NS), self._dialler(source, address))
                 case Harden():
                     self.flush(self._hardened)
+                case Rewind(at_ns):
+                    self.drive(self._rewinding(session, at_ns), lambda _: self.act())
+
+    def _rewinding(self, session: Session, at_ns: int) -> Steps:
+        try:
+            changed = yield from self.pool.history_rewind(session.document.number, at_ns)
+        except (IsochroneError, OSError) as error:
+            session.recovery.rewind_failed(error)
+        else:
+            session.recovery.rewound(changed)
 
     def _sender(self, connection: SimConnection, message: Message) -> Callable[[str], None]:
         def send(error: str) -> None:
