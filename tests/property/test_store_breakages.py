@@ -9,11 +9,13 @@ import pytest
 from isochrone.model.errors import DamagedError
 from isochrone.store import chain
 from isochrone.store.allocator import Allocator, TrackNumbers
+from isochrone.store.arena import Arena
 from isochrone.store.checkpoint import Checkpoint
 from isochrone.store.checkpointer import Checkpointer
 from isochrone.store.disk import File
 from isochrone.store.head import Head, Trouble
 from isochrone.store.health import Health
+from isochrone.store.holds import Holds
 from isochrone.store.log import Log
 from isochrone.store.log_records import RecordType
 from isochrone.store.staging import Chunk, SessionStage
@@ -24,6 +26,7 @@ from support.store_walks import (
     give_a_track_up_again_during_a_sync,
     lose_a_write_to_a_failed_datasync,
     overwrite_after_a_copy_is_deleted,
+    overwrite_twice_after_a_copy_is_deleted,
     sync_while_the_log_switches,
     walk,
     walk_short_of_room,
@@ -120,15 +123,25 @@ def keep_tracks_mapped_beyond_a_smaller_size(patch: Patch) -> None:
 
 
 def overwrite_a_track_as_soon_as_it_is_no_longer_shared(patch: Patch) -> None:
-    patch.setattr(Allocator, "_hold", lambda *_: None)
+    patch.setattr(Holds, "hold", lambda *_: None)
+    patch.setattr(Holds, "note", lambda *_: None)
 
 
 def forget_that_a_deleted_copy_may_come_back(patch: Patch) -> None:
+    drop = Arena.drop
+
+    def broken(self: Arena, numbers: TrackNumbers, *, hold: bool) -> TrackNumbers:
+        return drop(self, numbers, hold=hold and False)
+
+    patch.setattr(Arena, "drop", broken)
+
+
+def forget_the_tracks_of_a_page_that_may_come_back(patch: Patch) -> None:
     patch.setattr(Allocator, "hold_owned", lambda *_: None)
 
 
 def forget_which_tracks_were_given_up_again(patch: Patch) -> None:
-    patch.setattr(Allocator, "_set_held", lambda *_: None)
+    patch.setattr(Holds, "_set_again", lambda *_: None)
 
 
 def forget_at_a_restart_that_a_datasync_failed(patch: Patch) -> None:
@@ -209,6 +222,7 @@ def test_unbroken_every_walk_passes() -> None:
     [
         (forget_the_older_segment_when_a_sync_ends, sync_while_the_log_switches),
         (forget_that_a_deleted_copy_may_come_back, overwrite_after_a_copy_is_deleted),
+        (forget_the_tracks_of_a_page_that_may_come_back, overwrite_twice_after_a_copy_is_deleted),
         (forget_which_tracks_were_given_up_again, give_a_track_up_again_during_a_sync),
         (trust_the_cache_after_a_failed_datasync, lose_a_write_to_a_failed_datasync),
         (tell_of_a_loss_only_once, die_while_opening_after_a_power_loss),

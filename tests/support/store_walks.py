@@ -43,6 +43,20 @@ def overwrite_after_a_copy_is_deleted(seed: int) -> None:
     world.crash(power_loss=True)
 
 
+def overwrite_twice_after_a_copy_is_deleted(seed: int) -> None:
+    """The first write makes the page changeable; the second one meets another track of it."""
+    world = StoreWorld(seed)
+    world.create_volume("a", 4 * TRACK)
+    world.write(1, 0, 4 * TRACK)
+    world.copy_volume(1, "b")
+    world.whole_sync()
+    world.delete_volume(2)
+    world.write(1, 0, TRACK)
+    world.write(1, 2 * TRACK, TRACK)
+    world.log_write()
+    world.crash(power_loss=True)
+
+
 def give_a_track_up_again_during_a_sync(seed: int) -> None:
     """The sync makes one giving up of the track durable, not the one that came after it had begun."""
     world = StoreWorld(seed)

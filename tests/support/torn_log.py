@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from isochrone.store.disk import Buffer, File
+from isochrone.store.log_records import RECORD_ALIGN
 from isochrone.store.pool import Pool
 from isochrone.testing.sim_disk import SimDisk, SimulatedCrash
 
@@ -31,8 +32,10 @@ class TornFile:
 
 def torn_everywhere(
     prepare: Callable[[], tuple[SimDisk, Pool]], change: Callable[[Pool], object]
-) -> Iterator[tuple[int, int, Pool]]:
-    """Yield (bytes stored, bytes of the whole, pool opened again) for every place where the log write of `change` can end.
+) -> Iterator[tuple[bool | None, Pool]]:
+    """Yield (whether the change must be there, pool opened again) for every place where the log write of `change` can end.
+
+    None: either; what is missing may be the zeros that fill the record up, which are there anyway.
 
     Each pool is one of its own, made by `prepare`; half of them died with the process, half with the machine's power
     (after which the write had not been synced, and only what was before may be left).
@@ -55,5 +58,8 @@ def torn_everywhere(
             disk.kill()
         opened = Pool.open(disk)
         opened.verify()
-        yield kept_bytes, wanted_bytes, opened
+        if kept_bytes == wanted_bytes:
+            yield not opened.reopened_after_loss, opened
+        else:
+            yield None if kept_bytes > wanted_bytes - RECORD_ALIGN else False, opened
         kept_bytes += 1

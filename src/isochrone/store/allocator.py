@@ -10,11 +10,8 @@ A track is in one of three states (P10.4: linked + free + pending + quarantined 
 Beside these there are tracks **in quarantine**: the device could not write them. They are free again when the pool is
 opened anew.
 
-A track in use may be **held**: all but one of those that shared it have given it up, but that is not durable yet.
-Were it overwritten in place now, a power loss could bring back a table that shares it, which would then show
-what another volume was given later. So a bit beside the count says that it is not to be touched, writes go to a
-fresh track, and the sync that makes the giving up durable clears the bit. The bit makes the count differ from 1,
-so that asking "may I overwrite it?" costs one comparison, held or not.
+A track in use may be **held**: all but one of those that shared it have given it up, but that is not durable yet
+(see `holds`). Writes go to a fresh track meanwhile.
 
 A cursor sweeps the map (next fit), so that consecutive allocations are neighbours wherever the pool has room:
 payload that arrives together goes out in few writes. Single tracks come from the window, a short list
@@ -23,7 +20,6 @@ refilled in one vectorised step; taking one is a list pop.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isochrone.model.errors import InternalError
+from isochrone.store.holds import HELD, REFERENCES, Holds
 
 WINDOW_TRACK_COUNT: Final = 1024
 """Tracks that the window is refilled with: amortises one refill (about 20 us) over as many writes."""
@@ -42,9 +39,7 @@ QUARANTINED_PART: Final = 64
 QUARANTINED_COUNT_MIN: Final = 8
 """But in a small pool that many."""
 
-HELD: Final = 0x8000
-"""Bit of a count: not to be overwritten in place before the next sync, though there may be only one reference."""
-_REFERENCES: Final = np.uint16(HELD - 1)
+_ONE: Final = np.uint16(1)
 
 TrackNumbers = NDArray[np.uint32]
 """Array of shape (n,): physical track numbers, 1 to track_count."""
@@ -69,8 +64,7 @@ class Allocator:
     Attributes:
         track_count: tracks are numbered 1 to track_count; 0 means "unmapped" and is never free.
         counts: references per track, shape (track_count + 1,), uint16, and the bit HELD; exactly 1 means that it
-            may be overwritten in place. No overflow: a volume refers to a track at most once, and there are at
-            most VOLUME_COUNT_MAX volumes.
+            may be overwritten in place. No overflow: REFERENCE_COUNT_MAX bounds what all volumes together refer to.
         counts_view: the same memory for scalar access (a third of the cost of numpy indexing).
         window: free tracks taken out of the map, in descending order; `window.pop()` allocates one, and its
             taker sets the track's count to 1. The list object never changes.
@@ -86,9 +80,7 @@ class Allocator:
         self.pending_count = 0
         self.quarantined_count = 0
         self._pending: list[TrackNumbers] = []
-        self._held: deque[TrackNumbers] = deque()
-        self._held_single: list[int] = []  # held after all of `_held`, one by one
-        self._held_start = 0  # arrays that have left `_held`
+        self._holds = Holds()
         self._map_bytes = bytearray(track_count + 1)
         self._map: NDArray[np.bool_] = np.frombuffer(self._map_bytes, np.bool_)
         self._map_free_count = 0
@@ -115,9 +107,7 @@ class Allocator:
         self._pending.clear()
         self.pending_count = 0
         self.quarantined_count = 0
-        self._held_start += len(self._held)
-        self._held.clear()
-        self._held_single.clear()
+        self._holds.clear()
         self._cursor = 1
 
     def refill(self) -> bool:
@@ -156,23 +146,31 @@ class Allocator:
         return True
 
     def share(self, tracks: TrackNumbers) -> None:
-        """Count one more reference to each of `tracks` (distinct)."""
-        self.counts[tracks] += 1
+        """Count one more reference to each of `tracks`, which may repeat."""
+        np.add.at(self.counts, tracks, _ONE)
 
     def drop(self, tracks: TrackNumbers) -> int:
         """Count one reference less to each of `tracks` (distinct). Returns how many are pending now because
         of it; those with one reference left are held.
         """
-        counts = self.counts[tracks] - np.uint16(1)
+        return self._counted(tracks, self.counts[tracks] - _ONE)
+
+    def drop_repeated(self, tracks: TrackNumbers) -> int:
+        """Do the same for tracks that may repeat: one reference less each time."""
+        distinct, times = np.unique(tracks, return_counts=True)
+        return self._counted(distinct, self.counts[distinct] - times.astype(np.uint16))
+
+    def _counted(self, tracks: TrackNumbers, counts: NDArray[np.uint16]) -> int:
+        """Set smaller counts; see `drop`."""
         self.counts[tracks] = counts
-        references = counts & _REFERENCES
+        references = counts & REFERENCES
         gone = tracks[references == 0]
         if len(gone):
             self.counts[gone] = 0
             self._pending.append(gone)
             self.pending_count += len(gone)
         if len(gone) < len(tracks):
-            self._hold(tracks[references == 1])
+            self._holds.hold(self.counts, tracks[references == 1])
         return len(gone)
 
     def drop_one(self, track: int) -> None:
@@ -180,25 +178,24 @@ class Allocator:
         references = (self.counts_view[track] & ~HELD) - 1
         if references == 1:
             self.counts_view[track] = HELD | 1
-            self._held_single.append(track)
+            self._holds.note(track)
         elif references:
             self.counts_view[track] -= 1
         else:
             self.drop(np.array([track], np.uint32))
 
     def hold_owned(self, tracks: TrackNumbers) -> None:
-        """Hold those of `tracks` (distinct) that have one reference: the page that is it was shared till now."""
-        self._hold(tracks[self.counts[tracks] & _REFERENCES == 1])
+        """Hold those of `tracks` that have one reference: the page that is it was shared till now."""
+        self._holds.hold(self.counts, tracks[self.counts[tracks] & REFERENCES == 1])
 
     @property
     def is_holding(self) -> bool:
         """Whether some track is held."""
-        return bool(self._held or self._held_single)
+        return bool(self._holds)
 
     def take_pending(self) -> Batch:
         """Return all that is pending or held as a batch for `release` or `put_back`; it counts as such still."""
-        self._close_singles()
-        batch = Batch(self._pending, self._held_start + len(self._held))
+        batch = Batch(self._pending, self._holds.end())
         self._pending = []
         return batch
 
@@ -215,13 +212,7 @@ class Allocator:
             self._map[tracks] = True
             self._map_free_count += len(tracks)
             self.pending_count -= len(tracks)
-        if self._held_start < batch.held_end:
-            while self._held_start < batch.held_end:
-                self.counts[self._held.popleft()] &= _REFERENCES
-                self._held_start += 1
-            for tracks in self._held:
-                self._set_held(tracks)
-            self._set_held(np.array(self._held_single, np.uint32))
+        self._holds.release(self.counts, batch.held_end)
 
     def free_map(self) -> NDArray[np.bool_]:
         """Return a copy of the map with the window in it: shape (track_count + 1,)."""
@@ -231,15 +222,12 @@ class Allocator:
 
     def references(self) -> NDArray[np.uint16]:
         """Return the references of each track, held or not: shape (track_count + 1,)."""
-        references: NDArray[np.uint16] = self.counts & _REFERENCES
+        references: NDArray[np.uint16] = self.counts & REFERENCES
         return references
 
     def held_tracks(self) -> TrackNumbers:
         """Return the tracks that were given up to one reference and still have it, in ascending order."""
-        singles = np.array(self._held_single, np.uint32)
-        tracks = np.unique(np.concatenate([singles, *self._held]))
-        held: TrackNumbers = tracks[self.counts[tracks] != 0]
-        return held
+        return self._holds.numbers(self.counts)
 
     def pending_tracks(self) -> TrackNumbers:
         """Return the pending tracks that are not in a batch taken by `take_pending`."""
@@ -247,23 +235,7 @@ class Allocator:
 
     def size_bytes(self) -> int:
         """Memory of counts, map, and lists of pending and held tracks."""
-        held_count = sum(map(len, self._held)) + len(self._held_single)
-        return self.counts.nbytes + len(self._map_bytes) + 4 * (self.pending_count + held_count)
-
-    def _hold(self, tracks: TrackNumbers) -> None:
-        if len(tracks):
-            self._close_singles()
-            self.counts[tracks] |= np.uint16(HELD)
-            self._held.append(tracks)
-
-    def _set_held(self, tracks: TrackNumbers) -> None:
-        """Set the bit of tracks that are still referred to: the others are pending."""
-        self.counts[tracks[self.counts[tracks] != 0]] |= np.uint16(HELD)
-
-    def _close_singles(self) -> None:
-        if self._held_single:
-            self._held.append(np.array(self._held_single, np.uint32))
-            self._held_single.clear()
+        return self.counts.nbytes + len(self._map_bytes) + 4 * (self.pending_count + len(self._holds))
 
     def _sweep(self, count: int) -> TrackNumbers:
         """Take `count` tracks from the map, which has them, from the cursor on."""

@@ -12,11 +12,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from isochrone.store.holds import HELD, REFERENCES, Holds
+
 PAGE_ENTRY_COUNT: Final = 1024
 PAGE_SHIFT: Final = 10
 PAGE_MASK: Final = PAGE_ENTRY_COUNT - 1
 
 _CAPACITY_MIN: Final = 64
+_ONE: Final = np.uint16(1)
 
 
 class Arena:
@@ -25,8 +28,9 @@ class Arena:
     Attributes:
         entries: all pages back to back, shape (capacity * 1024,), uint32. Replaced when the arena grows.
         view: the same memory for scalar access; fetch it anew for each use.
-        counts: volumes that point at the page, shape (capacity,), uint16; 0 means free. Bounded by
-            VOLUME_COUNT_MAX.
+        counts: how often volumes point at the page, shape (capacity,), uint16, and the bit HELD; 0 means free.
+            Exactly 1 means that it may be changed in place, and with it each track of it that counts 1. Bounded by
+            REFERENCE_COUNT_MAX.
         dirty: 1 for pages changed since the last snapshot, shape (capacity,), uint8.
         live_count: pages whose count is not 0.
         top: pages from `top` on have never been used.
@@ -38,6 +42,7 @@ class Arena:
         self.counts: NDArray[np.uint16] = np.zeros(capacity, np.uint16)
         self.dirty: NDArray[np.uint8] = np.zeros(capacity, np.uint8)
         self._free: list[int] = []
+        self._holds = Holds()
         self.live_count = 0
         self.top = 1
         self._make_views()
@@ -83,16 +88,57 @@ class Arena:
         self.live_count += 1
         return number
 
-    def drop(self, number: int) -> bool:
-        """Count one volume less that points at a page. True when that freed it; its entries stay readable
-        till reuse.
+    def share(self, numbers: NDArray[np.uint32]) -> None:
+        """Count one pointer more at each of `numbers`, which may repeat; 0 among them is ignored."""
+        np.add.at(self.counts, numbers[numbers != 0], _ONE)
+
+    def drop(self, numbers: NDArray[np.uint32], *, hold: bool) -> NDArray[np.uint32]:
+        """Count one pointer less at each of `numbers` (not 0, may repeat), and return those that this freed.
+
+        Their entries stay readable till reuse. With `hold` those with one pointer left are held.
         """
-        self.counts[number] -= 1
-        if self.counts[number]:
+        distinct, times = np.unique(numbers, return_counts=True)
+        counts = self.counts[distinct] - times.astype(np.uint16)
+        references = counts & REFERENCES
+        gone: NDArray[np.uint32] = distinct[references == 0]
+        counts[references == 0] = 0
+        self.counts[distinct] = counts
+        self._free += gone.tolist()
+        self.live_count -= len(gone)
+        if hold:
+            self._holds.hold(self.counts, distinct[references == 1])
+        return gone
+
+    def drop_one(self, number: int) -> bool:
+        """Do the same for one page that is not held afterwards: what it shares counts more than once. True: it is free."""
+        self.counts_view[number] -= 1
+        if self.counts_view[number] & ~HELD:
             return False
+        self.counts_view[number] = 0
         self._free.append(number)
         self.live_count -= 1
         return True
+
+    def is_held(self, number: int) -> bool:
+        """Whether a page has one pointer, but was shared until a change that is not durable yet."""
+        return self.counts_view[number] == HELD | 1
+
+    def unhold(self, number: int) -> None:
+        """A page need not be held any more: its tracks are."""
+        self.counts_view[number] = 1
+
+    def held_end(self) -> int:
+        """Return a place behind all that is held now, for `release`."""
+        return self._holds.end()
+
+    def release(self, held_end: int) -> None:
+        """The giving up of what was held before `held_end` is durable."""
+        self._holds.release(self.counts, held_end)
+
+    def references(self) -> NDArray[np.uint16]:
+        """Return how often each page is pointed at, held or not: shape (capacity,)."""
+        references: NDArray[np.uint16] = self.counts & REFERENCES
+        return references
 
     def live(self) -> NDArray[np.bool_]:
         """Return which pages are live, shape (top,)."""

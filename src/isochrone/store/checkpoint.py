@@ -219,8 +219,17 @@ def snapshot_root(state: PoolState, generation: int, first_sequence: int, *, is_
     volumes = []
     for table in state.volumes.values():
         indexes = np.flatnonzero(table.pages).astype(np.uint32)
-        pages = table.pages[indexes]
-        volumes.append(RootVolume(table.number, table.name, table.size_bytes, table.kind, indexes, pages))
+        volumes.append(
+            RootVolume(
+                table.number,
+                table.name,
+                table.size_bytes,
+                table.kind,
+                table.repeat_count_max,
+                indexes,
+                table.pages[indexes],
+            )
+        )
     sessions = {
         session: SessionStage(
             stage.committed_through_ns,

@@ -17,17 +17,27 @@ tracks.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from functools import partial
 
-from isochrone.store.allocator import Allocator, Batch
+from isochrone.store.allocator import Batch
 from isochrone.store.disk import File
 from isochrone.store.health import Health
 from isochrone.store.log import Log
 from isochrone.store.log_records import BARRIER, RecordType
+from isochrone.store.state import PoolState
 
 Steps = Generator[Callable[[], None], None, None]
 """Blocking calls, to be made one after the other, by the driver, in any thread; it throws in what they raise.
 """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _GivenUp:
+    """What a sync makes durable the giving up of: tracks, and pages that were held up to a place."""
+
+    tracks: Batch
+    held_page_end: int
 
 
 class Durability:
@@ -38,15 +48,16 @@ class Durability:
     """
 
     def __init__(
-        self, log: Log, tracks: File, allocator: Allocator, health: Health, log_write: Callable[[], None]
+        self, log: Log, tracks: File, state: PoolState, health: Health, log_write: Callable[[], None]
     ) -> None:
         """`log_write` writes pending records, making room in the log when it is full."""
         self._log = log
         self._tracks = tracks
-        self._allocator = allocator
+        self._allocator = state.allocator
+        self._arena = state.arena
         self._health = health
         self._log_write = log_write
-        self._batches: list[Batch] = []
+        self._batches: list[_GivenUp] = []
         self.count = 0
 
     def sync(self) -> Steps:
@@ -54,7 +65,7 @@ class Durability:
         self._health.check()
         self._log_write()
         through = self._log.content_through
-        batch = self._allocator.take_pending()
+        batch = _GivenUp(self._allocator.take_pending(), self._arena.held_end())
         self._batches.append(batch)
         is_done = False
         try:
@@ -83,13 +94,14 @@ class Durability:
         for batch in earlier:
             self._release(batch)
 
-    def _finish(self, batch: Batch, *, is_done: bool) -> None:
+    def _finish(self, batch: _GivenUp, *, is_done: bool) -> None:
         self._batches = [other for other in self._batches if other is not batch]
         if is_done:
             self._release(batch)
         else:
-            self._allocator.put_back(batch)
+            self._allocator.put_back(batch.tracks)
 
-    def _release(self, batch: Batch) -> None:
-        self._allocator.release(batch)
-        batch.freed.clear()
+    def _release(self, batch: _GivenUp) -> None:
+        self._allocator.release(batch.tracks)
+        batch.tracks.freed.clear()
+        self._arena.release(batch.held_page_end)

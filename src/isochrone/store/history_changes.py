@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isochrone.store.history import History, KeptVolume, redirected
+from isochrone.store.pointer_copy import share
 from isochrone.store.staging import Chunk
 from isochrone.store.state import PoolState
 from isochrone.store.tables import Assigned, VolumeTable
@@ -85,7 +86,7 @@ def share_and_link(state: PoolState, chunk: Chunk) -> None:
 def rewind(state: PoolState, session: int, at_ns: int, pairs: Iterable[tuple[int, int]]) -> None:
     """Volumes become what they were at a time: pairs of a hidden image, which is gone then, and the volume."""
     for image, number in pairs:
-        state.tables.become(state.volumes[number], state.volumes[image])
+        share(state.tables, state.volumes[image], state.volumes[number])
         state.delete_volume(image)
     state.histories[session].rewound_ns = at_ns
     if session in state.sessions:

@@ -94,6 +94,7 @@ class HistoryKeeper:
             check_writable(volume, "kept a history of")
         self._volumes.check_new([(volume.name, VolumeKind.BASE) for volume in volumes])
         self._volumes.check_sizes([(volume.size_bytes, 0) for volume in volumes])
+        self._volumes.check_shared(wanted)
         self._documents.check(documents)
         self._volumes.reserve_shared(set(wanted))
         pairs = []
@@ -299,7 +300,9 @@ class HistoryKeeper:
         self._parts.health.check()
         stays = self._stays(session, at_ns, names)
         self._volumes.check_new([(name, kind) for name in names.values()])
-        self._volumes.check_sizes([(self._state.volumes[stay.base].size_bytes, 0) for stay in stays.values()])
+        bases = [stay.base for stay in stays.values()]
+        self._volumes.check_sizes([(self._state.volumes[base].size_bytes, 0) for base in bases])
+        self._volumes.check_shared(bases)
         self._documents.check(documents)
         return stays
 

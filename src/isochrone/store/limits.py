@@ -20,5 +20,14 @@ SOURCE_COUNT_MAX: Final = 1024
 STAGED_RECORD_COUNT_MAX: Final = 1 << 22
 """Staged records of all sessions: 96 MiB of memory. Their tracks are bounded by the pool."""
 
-# A track is counted once per volume, and once while it is staged: 15 bits (one of 16 is HELD) never overflow.
-assert VOLUME_COUNT_MAX + 1 < 1 << 15
+EXTENT_COUNT_MAX: Final = 16384
+"""Ranges copied onto a volume in one step: 192 KiB of the log."""
+ESTABLISH_ENTRY_COUNT_MAX: Final = 1 << 24
+"""Tracks whose pointers are copied one by one in one step (whole table pages are not): 64 GiB at 4 KiB tracks."""
+REFERENCE_COUNT_MAX: Final = (1 << 15) - 1
+"""References to one track or table page: 15 bits of its count, the last one is HELD."""
+STAGED_REFERENCE_COUNT: Final = 2
+"""References to a track beside those of volumes: while it is staged, and while a history keeps it."""
+
+# Each volume refers to a track once, unless parts were copied more than once; the sum over all is checked then.
+assert VOLUME_COUNT_MAX + STAGED_REFERENCE_COUNT <= REFERENCE_COUNT_MAX

@@ -49,6 +49,7 @@ class RecordType(IntEnum):
     DISCARD_VOLUME = 15
     DISCARD_SOURCE = 16
     TOGETHER = 17
+    ESTABLISH = 18
     HISTORY_BEGIN = 19
     HISTORY_END = 20
     HISTORY_DROP = 21
@@ -58,7 +59,12 @@ class RecordType(IntEnum):
     HISTORY_REWIND = 25
 
 
-REPLAY_WEIGHT: Final = {RecordType.MAP: 1, RecordType.BARRIER: 1, RecordType.TOGETHER: 1024}
+REPLAY_WEIGHT: Final = {
+    RecordType.MAP: 1,
+    RecordType.BARRIER: 1,
+    RecordType.TOGETHER: 1024,
+    RecordType.ESTABLISH: 1024,
+}
 """Replay cost per record, in about 5 us; other types count REPLAY_WEIGHT_DEFAULT."""
 REPLAY_WEIGHT_DEFAULT: Final = 16
 
@@ -73,6 +79,8 @@ VOLUME_COPY: Final = Struct("<III")
 TOGETHER_PART: Final = Struct("<II")
 """type and payload length of one record within TOGETHER; its payload follows."""
 NUMBER: Final = Struct("<I")
+ESTABLISH: Final = Struct("<III")
+"""source, target, count of extents, 0 for the whole volume; then source track, target track and count of each."""
 KEY_LENGTH: Final = Struct("<H")
 STAGE: Final = Struct("<QQQII")
 """session, source, through_ns, record count, physical run count."""
@@ -206,3 +214,19 @@ def pack_pairs(pairs: Iterable[tuple[int, int]]) -> bytes:
 def unpack_pairs(payload: memoryview) -> list[tuple[int, int]]:
     """Return what `pack_pairs` was given."""
     return list(PAIR.iter_unpack(payload))
+
+
+def pack_establish(source: int, target: int, extents: NDArray[np.int64] | None) -> bytes:
+    """Return the payload of ESTABLISH: `extents` of shape (n, 3), None for the whole volume."""
+    if extents is None:
+        return ESTABLISH.pack(source, target, 0)
+    return ESTABLISH.pack(source, target, len(extents)) + extents.astype("<u4").tobytes()
+
+
+def unpack_establish(payload: memoryview) -> tuple[int, int, NDArray[np.int64] | None]:
+    """Return what ESTABLISH says. ValueError when the extents are not as many as it says."""
+    source, target, count = ESTABLISH.unpack_from(payload)
+    extents = np.frombuffer(payload, "<u4", offset=ESTABLISH.size).astype(np.int64)
+    if len(extents) != 3 * count:
+        raise ValueError(f"{len(extents)} numbers for {count} extents")
+    return source, target, extents.reshape(-1, 3) if count else None

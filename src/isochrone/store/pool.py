@@ -21,6 +21,7 @@ from isochrone.store.create import create_pool
 from isochrone.store.disk import Buffer, Disk, File
 from isochrone.store.documents import Documents
 from isochrone.store.durability import Durability, Steps
+from isochrone.store.establish import Extent, establish
 from isochrone.store.head import Trouble
 from isochrone.store.health import Health
 from isochrone.store.history import HistoryStats
@@ -62,9 +63,7 @@ class Pool:
         self._slots.load(recovered.root.pages, recovered.root.slots, recovered.root.checksums)
         self._log = Log(disk, superblock)
         self._health = Health(self._log.head.note_failed_datasync)
-        self._durability = Durability(
-            self._log, self._tracks, self._state.allocator, self._health, self.log_write
-        )
+        self._durability = Durability(self._log, self._tracks, self._state, self._health, self.log_write)
         self._is_closed = False
         self._parts = VolumeParts(
             self._state, self._tracks, self._log, self._health, self.reserve, self._durability.sync_inline
@@ -177,6 +176,33 @@ class Pool:
     def copy_volume(self, source: str, name: str) -> Volume:
         """Add a writable volume that reads as `source` does now; raises as `create_copies` does."""
         return self.create_copies([CopyItem(source, name, VolumeKind.COPY)])[0]
+
+    def establish(
+        self,
+        source: str | int,
+        target: str,
+        extents: Sequence[Extent] | None = None,
+        documents: Mapping[str, bytes | None] = NO_DOCUMENTS,
+    ) -> None:
+        """Make `target`, or ranges of it, read as `source` does now, by pointers (S5); whole, it takes its size as well.
+
+        What the target held there is gone. Only what differs is touched: made again, it costs what has changed since.
+        Source and target may be one volume, and the ranges overlap in the source. Logged, durable and with documents as
+        `create_copies`.
+
+        Args:
+            source: name, or number of a hidden volume.
+            extents: ranges of tracks; None for the whole.
+
+        Raises:
+            NotFoundError: a volume, or a document to be deleted, does not exist.
+            RefusedError: the target is read-only, a range is not within its volume, two overlap in the target, or they
+                are too many.
+            BusyError: a limit of the pool is reached; PoolFullError: there is no room for table pages that must be
+                copied. In all cases nothing was changed.
+        """
+        names = (source, target)
+        establish(self._parts, self._volumes, self._documents, names, extents, documents)
 
     def resize_volume(self, name: str, size_bytes: int) -> None:
         """Give a volume another size; what lies beyond it is gone. Logged and written at once.

@@ -138,6 +138,7 @@ def load_state(disk: Disk, superblock: Superblock, root: Root) -> PoolState:
     counts = np.zeros(page_top, np.uint16)
     for volume in root.volumes:
         table = VolumeTable(volume.number, volume.name, 0, 0, volume.kind)
+        table.repeat_count_max = volume.repeat_count_max
         state.tables.resize(table, volume.size_bytes, volume.size_bytes // superblock.track_size_bytes)
         if len(volume.pages) and (
             volume.page_indexes.max() >= len(table.pages) or volume.pages.max() >= page_top

@@ -35,6 +35,7 @@ from isochrone.store.log_records import (
     VOLUME_COPY,
     RecordType,
     unpack_document,
+    unpack_establish,
     unpack_pairs,
     unpack_stage,
     unpack_together,
@@ -113,6 +114,9 @@ def _apply_one(state: PoolState, kind: int, payload: memoryview) -> None:
             source, number, volume_kind = VOLUME_COPY.unpack_from(payload)
             name = str(payload[VOLUME_COPY.size :], "utf-8")
             state.copy_volume(source, number, name, VolumeKind(volume_kind))
+        case RecordType.ESTABLISH:
+            source, target, extents = unpack_establish(payload)
+            state.establish(source, target, extents)
         case RecordType.DOCUMENT_PUT:
             key, value = unpack_document(payload)
             state.documents[key] = value

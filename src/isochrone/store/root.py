@@ -42,6 +42,7 @@ class RootVolume:
     name: str
     size_bytes: int
     kind: VolumeKind
+    repeat_count_max: int
     page_indexes: NDArray[np.uint32]
     pages: NDArray[np.uint32]
 
@@ -93,7 +94,8 @@ def encode_root(root: Root, uuid: bytes) -> bytes:
     arrays: list[bytes] = []
     volumes = []
     for volume in root.volumes:
-        volumes.append([volume.number, volume.name, volume.size_bytes, volume.kind, len(volume.pages)])
+        numbers = [volume.size_bytes, int(volume.kind), volume.repeat_count_max, len(volume.pages)]
+        volumes.append([volume.number, volume.name, *numbers])
         arrays += [_bytes(volume.page_indexes), _bytes(volume.pages)]
     arrays += [_bytes(root.pages), _bytes(root.slots), _bytes(root.checksums)]
     sessions = []
@@ -161,8 +163,8 @@ class _Decoder:
 
     def root(self, text: dict[str, Any]) -> Root:
         volumes = [
-            RootVolume(number, name, size, _kind(kind, name), self._u4(page_count), self._u4(page_count))
-            for number, name, size, kind, page_count in text["volumes"]
+            RootVolume(number, name, size, _kind(kind, name), repeats, self._u4(count), self._u4(count))
+            for number, name, size, kind, repeats, count in text["volumes"]
         ]
         page_count = text["page_count"]
         pages, slots = self._u4(page_count), self._u4(page_count)

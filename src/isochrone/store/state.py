@@ -19,6 +19,8 @@ from isochrone.store.arena import Arena
 from isochrone.store.history import History
 from isochrone.store.kept_entries import KeptEntries
 from isochrone.store.log_records import MAP_DTYPE, StagePayload
+from isochrone.store.pointer_copy import Extents, establish, share
+from isochrone.store.rebuild import rebuild
 from isochrone.store.runs import expand
 from isochrone.store.staging import Chunk, SessionStage, entries_by_volume, join
 from isochrone.store.tables import Assigned, TrackTables, VolumeTable
@@ -91,11 +93,19 @@ class PoolState:
     def copy_volume(self, source: int, number: int, name: str, kind: VolumeKind) -> VolumeTable:
         """Add a volume that is what `source` is now, sharing all pages."""
         origin = self.volumes[source]
-        table = VolumeTable(number, name, origin.size_bytes, origin.track_count, kind)
-        self.tables.share(origin, table)
+        table = VolumeTable(number, name, 0, 0, kind)
+        share(self.tables, origin, table)
         self.volumes[number] = table
         self.volume_number_next = max(self.volume_number_next, number + 1)
         return table
+
+    def establish(self, source: int, target: int, extents: Extents | None) -> None:
+        """Make ranges of `target`, or all of it with its size, what they are in `source` now."""
+        self._end_history_of(target)
+        if extents is None:
+            share(self.tables, self.volumes[source], self.volumes[target])
+        else:
+            establish(self.tables, self.volumes[source], self.volumes[target], extents)
 
     def map(self, entries: NDArray[np.void]) -> None:
         """Apply MAP entries (MAP_DTYPE) in order: used by recovery only, where references are not counted."""
@@ -173,7 +183,7 @@ class PoolState:
 
     def rebuild(self) -> None:
         """Count references and free tracks anew, after everything was loaded and replayed."""
-        self.tables.rebuild(list(self.volumes.values()), self.entry_tracks())
+        rebuild(self.tables, list(self.volumes.values()), self.entry_tracks())
 
     def entry_tracks(self) -> Iterator[TrackNumbers]:
         """Yield the tracks of all entries that count one reference each: staged, kept, or given up and not yet dropped."""

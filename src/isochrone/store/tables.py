@@ -8,8 +8,12 @@ each page: no entry is touched and no data moves. From then on two rules keep th
   overwritten in place, and only when the giving up of whoever shared it is durable (the allocator *holds* it
   until then).
 
-A track's count is therefore the number of live pages that hold it (plus one while it is staged), a page's
-count the number of volumes that point at it.
+A track's count is therefore how often live pages hold it (plus one while it is staged), a page's count how often
+volumes point at it. A volume holds a track once, unless parts of it were copied into itself or into another one more
+than once (`establish`): `repeat_count_max` bounds that.
+
+A page that one volume has left, which was shared until a change that is not durable yet, is held (see `holds`). When it
+is about to be changed, its tracks are held instead: so giving up a copy costs as much as it has pages, not tracks.
 
 During recovery the counts of tracks are not kept (`accounting` is False): the log is replayed in big batches
 that a count per step would break up, and one pass over all pages at the end is faster.
@@ -17,7 +21,7 @@ that a count per step would break up, and one pass over all pages at the end is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,7 +32,7 @@ from isochrone.model.volume_kind import VolumeKind
 from isochrone.store.allocator import Allocator, TrackNumbers
 from isochrone.store.arena import PAGE_ENTRY_COUNT, PAGE_MASK, PAGE_SHIFT, Arena
 
-_REBUILD_PAGE_COUNT: Final = 1024
+_PIECE_PAGE_COUNT: Final = 1024
 _RUN_ENTRY_COUNT: Final = 1 << 16
 _NO_PAGES: Final[NDArray[np.uint32]] = np.zeros(0, np.uint32)
 
@@ -46,6 +50,7 @@ class VolumeTable:
         pages: page number per 1,024 tracks, shape (ceil(track_count / 1024),), uint32; 0 is the null page.
         pages_view: the same memory for scalar access.
         mapped_track_count: entries that are not 0.
+        repeat_count_max: no track and no page is held by this table more often.
     """
 
     number: int
@@ -56,6 +61,7 @@ class VolumeTable:
     pages: NDArray[np.uint32] = field(default_factory=lambda: _NO_PAGES)
     pages_view: memoryview = field(default_factory=lambda: _NO_PAGES.data)
     mapped_track_count: int = 0
+    repeat_count_max: int = 1
 
     def set_pages(self, pages: NDArray[np.uint32]) -> None:
         """Take another array of pages."""
@@ -175,7 +181,7 @@ class TrackTables:
         won = after == physicals
         replaced = before[won & is_data]
         table.mapped_track_count += int(np.count_nonzero(won & is_data)) - int(np.count_nonzero(replaced))
-        freed = self.drop(replaced[replaced != 0])
+        freed = self.drop_of(table, replaced[replaced != 0])
         lost = physicals[~won]
         freed += self.drop(lost[lost != 0])
         zeroed = ~is_data & won & (before != 0)
@@ -183,22 +189,25 @@ class TrackTables:
             _, distinct = np.unique(index[zeroed], return_index=True)
             unmapped = before[zeroed][distinct]
             table.mapped_track_count -= len(unmapped)
-            freed += self.drop(unmapped)
+            freed += self.drop_of(table, unmapped)
         return Assigned(int(np.count_nonzero(won)), len(lost), freed)
 
     def own_page(self, table: VolumeTable, page_index: int) -> int:
         """Return the page at `page_index`, created or copied first if it is null or shared."""
         old = table.pages_view[page_index]
-        if old and self.arena.counts[old] == 1:
+        if old and self.arena.counts_view[old] == 1:
+            return old
+        if old and self.arena.is_held(old):
+            self.allocator.hold_owned(self._mapped(old))
+            self.arena.unhold(old)
             return old
         new = self.arena.create()
         if old:
-            entries = self.arena.page(old)
-            self.arena.page(new)[:] = entries
-            self.arena.drop(old)
+            self.arena.page(new)[:] = self.arena.page(old)
+            self.arena.drop_one(old)
             if self.accounting:
-                self.allocator.share(entries[entries != 0])
-        table.pages[page_index] = new
+                self.allocator.share(self._mapped(old))
+        table.pages_view[page_index] = new
         return new
 
     def clear(self, table: VolumeTable, first: int, count: int) -> None:
@@ -208,13 +217,13 @@ class TrackTables:
         end = first + count
         page_first = first >> PAGE_SHIFT
         page_end = page_count_for(end)
-        for page_index in (np.flatnonzero(table.pages[page_first:page_end]) + page_first).tolist():
-            start = max(first - (page_index << PAGE_SHIFT), 0)
-            stop = min(end - (page_index << PAGE_SHIFT), PAGE_ENTRY_COUNT)
-            if stop - start == PAGE_ENTRY_COUNT:
-                self._drop_page(table, page_index)
-            else:
-                self._clear_part(table, page_index, start, stop)
+        indexes = np.flatnonzero(table.pages[page_first:page_end]) + page_first
+        starts = np.maximum(first - (indexes << PAGE_SHIFT), 0)
+        stops = np.minimum(end - (indexes << PAGE_SHIFT), PAGE_ENTRY_COUNT)
+        is_whole = stops - starts == PAGE_ENTRY_COUNT
+        self.drop_pages(table, indexes[is_whole])
+        for index in np.flatnonzero(~is_whole).tolist():
+            self._clear_part(table, int(indexes[index]), int(starts[index]), int(stops[index]))
 
     def _clear_part(self, table: VolumeTable, page_index: int, start: int, stop: int) -> None:
         entries = self.arena.page(table.pages_view[page_index])[start:stop]
@@ -226,21 +235,32 @@ class TrackTables:
         page[start:stop] = 0
         self.arena.dirty[number] = 1
         table.mapped_track_count -= len(gone)
-        self.drop(gone)
+        self.drop_of(table, gone)
         if not page.any():
-            self.arena.drop(number)
+            self.arena.drop_one(number)
             table.pages[page_index] = 0
 
-    def _drop_page(self, table: VolumeTable, page_index: int) -> None:
-        number = table.pages_view[page_index]
-        table.pages[page_index] = 0
-        entries = self.arena.page(number)
-        gone = entries[entries != 0]
-        table.mapped_track_count -= len(gone)
-        if self.arena.drop(number):
-            self.drop(gone)
-        elif self.accounting and self.arena.counts[number] == 1:
-            self.allocator.hold_owned(gone)
+    def drop_pages(self, table: VolumeTable, page_indexes: NDArray[np.integer]) -> None:
+        """Let a volume's pages at `page_indexes` (distinct, none is null) go."""
+        for start in range(0, len(page_indexes), _PIECE_PAGE_COUNT):
+            piece = page_indexes[start : start + _PIECE_PAGE_COUNT]
+            numbers = table.pages[piece]
+            table.pages[piece] = 0
+            if self.accounting:
+                table.mapped_track_count -= int(np.count_nonzero(self.arena.pages(numbers)))
+            self.give_up(table, numbers)
+
+    def give_up(self, table: VolumeTable, numbers: NDArray[np.uint32]) -> None:
+        """A volume points at pages `numbers` (may repeat) once less each; what nothing points at any more is freed."""
+        for start in range(0, len(numbers), _PIECE_PAGE_COUNT):
+            piece = numbers[start : start + _PIECE_PAGE_COUNT]
+            self.free_pages(table, self.arena.drop(piece, hold=self.accounting))
+
+    def free_pages(self, table: VolumeTable, gone: NDArray[np.uint32]) -> None:
+        """Pages of a table were freed: drop what they refer to."""
+        if len(gone) and self.accounting:
+            entries = self.arena.pages(gone).ravel()
+            self.drop_of(table, entries[entries != 0])
 
     def drop(self, tracks: TrackNumbers) -> int:
         """Count one reference less to each of `tracks` (distinct); return how many nothing refers to any
@@ -250,12 +270,26 @@ class TrackTables:
             return 0
         return self.allocator.drop(tracks)
 
+    def drop_of(self, table: VolumeTable, tracks: TrackNumbers) -> int:
+        """Do the same for entries of a table, which may hold a track more than once."""
+        if table.repeat_count_max == 1:
+            return self.drop(tracks)
+        return self.allocator.drop_repeated(tracks) if self.accounting and len(tracks) else 0
+
+    def _mapped(self, number: int) -> TrackNumbers:
+        """Return the entries of a page that are not 0."""
+        entries = self.arena.page(number)
+        mapped: TrackNumbers = entries[entries != 0]
+        return mapped
+
     def resize(self, table: VolumeTable, size_bytes: int, track_count: int) -> None:
         """Give the table another size; what lies beyond it is unmapped."""
         pages = np.zeros(page_count_for(track_count), np.uint32)
         kept = min(len(pages), len(table.pages))
-        for page_index in (np.flatnonzero(table.pages[kept:]) + kept).tolist():
-            self._drop_page(table, page_index)
+        if track_count:
+            self.drop_pages(table, np.flatnonzero(table.pages[kept:]) + kept)
+        else:
+            self._drop_all(table)
         if track_count < table.track_count:
             self.clear(table, track_count, min(table.track_count, kept << PAGE_SHIFT) - track_count)
         pages[:kept] = table.pages[:kept]
@@ -263,48 +297,8 @@ class TrackTables:
         table.size_bytes = size_bytes
         table.track_count = track_count
 
-    def share(self, source: VolumeTable, target: VolumeTable) -> None:
-        """Make the empty `target` a copy of `source` at this moment."""
-        target.set_pages(source.pages.copy())
-        target.mapped_track_count = source.mapped_track_count
-        self.arena.counts[source.pages[source.pages != 0]] += 1
-
-    def become(self, table: VolumeTable, source: VolumeTable) -> None:
-        """Make `table` what `source`, of the same size, is: pages that differ are given up and shared."""
-        indexes = np.flatnonzero(table.pages != source.pages)
-        for page_index in indexes[table.pages[indexes] != 0].tolist():
-            self._drop_page(table, page_index)
-        pages = source.pages[indexes]
-        table.pages[indexes] = pages
-        self.arena.counts[pages[pages != 0]] += 1
-        table.mapped_track_count = source.mapped_track_count
-
-    def rebuild(self, tables: list[VolumeTable], staged: Iterable[TrackNumbers]) -> None:
-        """Count all references anew from live pages, `tables` and `staged` tracks; give back empty pages."""
-        for table in tables:
-            used = np.flatnonzero(table.pages)
-            mapped = 0
-            for start in range(0, len(used), _REBUILD_PAGE_COUNT):
-                indexes = used[start : start + _REBUILD_PAGE_COUNT]
-                mapped_of_page = np.count_nonzero(self.arena.pages(table.pages[indexes]), axis=1)
-                mapped += int(mapped_of_page.sum())
-                for page_index in indexes[mapped_of_page == 0].tolist():
-                    self.arena.drop(table.pages_view[page_index])
-                    table.pages[page_index] = 0
-            table.mapped_track_count = mapped
-        self.allocator.counts[:] = self.count_references(staged)
-        self.allocator.rebuild()
-        self.accounting = True
-
-    def count_references(self, staged: Iterable[TrackNumbers]) -> NDArray[np.uint16]:
-        """Return how many live pages and `staged` arrays hold each track: shape (track_count + 1,)."""
-        counts = np.zeros(self.allocator.track_count + 1, np.uint16)
-        live = np.flatnonzero(self.arena.live())
-        one = np.uint16(1)
-        for start in range(0, len(live), _REBUILD_PAGE_COUNT):
-            entries = self.arena.pages(live[start : start + _REBUILD_PAGE_COUNT]).ravel()
-            np.add.at(counts, entries, one)
-        for tracks in staged:
-            np.add.at(counts, tracks, one)
-        counts[0] = 0
-        return counts
+    def _drop_all(self, table: VolumeTable) -> None:
+        """Let all pages go, without looking into those that others share."""
+        self.give_up(table, table.pages[table.pages != 0])
+        table.pages[:] = 0
+        table.mapped_track_count = 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from isochrone.store.allocator import HELD
+from isochrone.store.holds import HELD
+from isochrone.store.limits import REFERENCE_COUNT_MAX, STAGED_REFERENCE_COUNT
+from isochrone.store.rebuild import count_mapped, count_references, count_repeats
 from isochrone.store.state import PoolState
 from isochrone.store.tables import VolumeTable, page_count_for
 from isochrone.store.verify_history import history_findings
@@ -16,7 +18,10 @@ _NAMED_MAX = 5
 
 def verify_state(state: PoolState) -> list[str]:
     """Return what contradicts itself in `state`; empty when all agrees (P5.2, P10.4)."""
-    findings = [finding for table in state.volumes.values() for finding in _volume_findings(state, table)]
+    mapped_of_page = count_mapped(state.arena)
+    findings = []
+    for table in state.volumes.values():
+        findings += _volume_findings(state, table, mapped_of_page)
     findings += _page_findings(state)
     findings += _track_findings(state)
     findings += _staging_findings(state)
@@ -24,7 +29,7 @@ def verify_state(state: PoolState) -> list[str]:
     return findings
 
 
-def _volume_findings(state: PoolState, table: VolumeTable) -> list[str]:
+def _volume_findings(state: PoolState, table: VolumeTable, mapped_of_page: NDArray[np.uint16]) -> list[str]:
     findings = []
     what = f"volume {table.name} ({table.number})"
     if table.track_count * state.track_size_bytes != table.size_bytes:
@@ -33,19 +38,17 @@ def _volume_findings(state: PoolState, table: VolumeTable) -> list[str]:
         findings.append(f"{what}: {len(table.pages)} pages for {table.track_count} tracks")
         return findings
     used = table.pages[table.pages != 0]
-    if len(np.unique(used)) != len(used):
-        findings.append(f"{what}: points at a page twice")
     if len(used) and int(used.max()) >= state.arena.top:
         findings.append(f"{what}: points at a page that does not exist")
         return findings
-    entries = state.arena.pages(table.pages[np.flatnonzero(table.pages)]).ravel()
-    mapped = entries[entries != 0]
-    if len(mapped) != table.mapped_track_count:
-        findings.append(f"{what}: {len(mapped)} tracks are mapped, {table.mapped_track_count} counted")
-    ordered = np.sort(mapped)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(twice):
-        findings.append(f"{what}: maps two tracks to the same physical track {_named(twice)}")
+    mapped = int(mapped_of_page[used].sum(dtype=np.int64))
+    if mapped != table.mapped_track_count:
+        findings.append(f"{what}: {mapped} tracks are mapped, {table.mapped_track_count} counted")
+    repeats = count_repeats(state.tables, table)
+    if repeats > table.repeat_count_max:
+        findings.append(
+            f"{what}: holds a track or page {repeats} times, {table.repeat_count_max} are the most it should"
+        )
     tail = table.track_count % 1024
     if tail and table.pages[-1] and state.arena.page(int(table.pages[-1]))[tail:].any():
         findings.append(f"{what}: has entries beyond its last track")
@@ -59,11 +62,14 @@ def _page_findings(state: PoolState) -> list[str]:
         np.add.at(counts, table.pages[table.pages < arena.capacity], np.uint16(1))
     counts[0] = 0
     findings = []
-    wrong = np.flatnonzero(counts != arena.counts)
+    wrong = np.flatnonzero(counts != arena.references())
     if len(wrong):
         findings.append(f"reference counts of pages {_named(wrong)} do not match the volumes")
     if arena.live_count != np.count_nonzero(arena.counts):
         findings.append(f"{np.count_nonzero(arena.counts)} pages are live, {arena.live_count} counted")
+    repeats = sum(table.repeat_count_max for table in state.volumes.values())
+    if repeats + STAGED_REFERENCE_COUNT > REFERENCE_COUNT_MAX:
+        findings.append(f"volumes may refer to a track {repeats} times, its count has no room for that")
     if arena.page(0).any():
         findings.append("the null page has entries")
     return findings
@@ -72,7 +78,7 @@ def _page_findings(state: PoolState) -> list[str]:
 def _track_findings(state: PoolState) -> list[str]:
     allocator = state.allocator
     findings = []
-    counts = state.tables.count_references(state.entry_tracks())
+    counts = count_references(state.tables, state.entry_tracks())
     wrong = np.flatnonzero(counts != allocator.references())
     if len(wrong):
         findings.append(f"reference counts of tracks {_named(wrong)} do not match tables and staged entries")

@@ -187,7 +187,9 @@ class Volume:
             return self._write_any(offset, data)
         page = self._pages[track >> PAGE_SHIFT]
         if self._arena.counts_view[page] != 1:
-            return self._write_tracks(track, 1, data)
+            if not page:
+                return self._write_tracks(track, 1, data)
+            page = self._own_page(track >> PAGE_SHIFT)
         index = (page << PAGE_SHIFT) + (track & PAGE_MASK)
         physical = self._arena.view[index]
         if physical and self._counts[physical] == 1:
@@ -364,6 +366,11 @@ class Volume:
         if len(tracks):
             self._link(tracks, entries[is_fresh])
         return first, count, data
+
+    def _own_page(self, page_index: int) -> int:
+        """Return the page at `page_index`, which is shared or held, made this volume's own. Raises PoolFullError."""
+        self._parts.reserve(0, 1)
+        return self._tables.own_page(self._table, page_index)
 
     def _owned_run(self, index: int, count: int) -> int:
         """Return the first physical track of `count` entries of an owned page if they are owned and lie in a

@@ -18,6 +18,7 @@ from isochrone.store.documents import Documents
 from isochrone.store.limits import TABLE_PAGE_COUNT_MAX, TOGETHER_COUNT_MAX, VOLUME_COUNT_MAX
 from isochrone.store.log_records import NUMBER, VOLUME, VOLUME_COPY, Part, RecordType
 from isochrone.store.read_only_volume import ReadOnlyVolume
+from isochrone.store.references import check_references
 from isochrone.store.stager import Stager
 from isochrone.store.tables import VolumeTable, page_count_for
 from isochrone.store.volume import Volume, VolumeParts
@@ -104,18 +105,19 @@ class VolumeSet:
         sources = [self.volume(item.source) for item in items]
         self.check_new([(item.name, item.kind) for item in items])
         self.check_sizes([(source.size_bytes, 0) for source in sources])
+        self.check_shared([source.number for source in sources])
         self._documents.check(documents)
         self.reserve_shared({source.number for source in sources})
         parts: list[Part] = []
-        tables = []
+        made = []
         for item, source in zip(items, sources, strict=True):
             number = self._state.volume_number_next
-            tables.append(self._state.copy_volume(source.number, number, item.name, item.kind))
+            made.append(self._state.copy_volume(source.number, number, item.name, item.kind))
             payload = VOLUME_COPY.pack(source.number, number, item.kind) + item.name.encode()
             parts.append((RecordType.VOLUME_COPY, payload))
         parts += self._documents.change(documents)
         self.log_together(parts)
-        return [self.add(table) for table in tables]
+        return [self.add(table) for table in made]
 
     def delete(
         self, volumes: Sequence[str | int], documents: Mapping[str, bytes | None] = NO_DOCUMENTS
@@ -146,6 +148,31 @@ class VolumeSet:
         if pages:
             self._parts.reserve(0, len(pages))
             self._stager.reserve_pages(pages)
+
+    def check_shared(self, numbers: Sequence[int]) -> None:
+        """Refuse when so many more copies of these volumes could make a track be referred to too often."""
+        tables = [self._state.volumes[number] for number in numbers]
+        check_references(self._state, lambda: sum(table.repeat_count_max for table in tables))
+
+    def check_sizes(self, sizes_bytes: Sequence[tuple[int, int]]) -> None:
+        """Refuse sizes that volumes cannot have: pairs of the size to be and the size now, in bytes."""
+        track_size_bytes = self._state.track_size_bytes
+        pages = sum(len(table.pages) for table in self._state.volumes.values())
+        for size_bytes, old_size_bytes in sizes_bytes:
+            track_count, rest = divmod(size_bytes, track_size_bytes)
+            if rest or not 1 <= track_count <= TRACKS_PER_VOLUME_MAX - 1:
+                raise RefusedError(
+                    f"{size_bytes} bytes cannot be a volume: choose a multiple of {track_size_bytes} up to "
+                    f"{(TRACKS_PER_VOLUME_MAX - 1) * track_size_bytes}",
+                    size_bytes=size_bytes,
+                )
+            pages += page_count_for(track_count) - page_count_for(old_size_bytes // track_size_bytes)
+        if pages > TABLE_PAGE_COUNT_MAX:
+            raise BusyError(
+                f"volumes of this pool may show {TABLE_PAGE_COUNT_MAX * 1024 * track_size_bytes} bytes together, copies "
+                "counted like any other: choose a smaller size, or delete copies",
+                size_bytes=sizes_bytes[0][0],
+            )
 
     def log_together(self, parts: Sequence[Part]) -> None:
         """Log what was just done in memory, as one, and bring it to the log file; nothing when there is nothing."""
@@ -182,26 +209,6 @@ class VolumeSet:
             raise BusyError(
                 f"a pool has at most {VOLUME_COUNT_MAX} volumes, copies among them, this one has {len(self.by_number)}: "
                 "delete some first"
-            )
-
-    def check_sizes(self, sizes_bytes: Sequence[tuple[int, int]]) -> None:
-        """Refuse sizes that volumes cannot have: pairs of the size to be and the size now, in bytes."""
-        track_size_bytes = self._state.track_size_bytes
-        pages = sum(len(table.pages) for table in self._state.volumes.values())
-        for size_bytes, old_size_bytes in sizes_bytes:
-            track_count, rest = divmod(size_bytes, track_size_bytes)
-            if rest or not 1 <= track_count <= TRACKS_PER_VOLUME_MAX - 1:
-                raise RefusedError(
-                    f"{size_bytes} bytes cannot be a volume: choose a multiple of {track_size_bytes} up to "
-                    f"{(TRACKS_PER_VOLUME_MAX - 1) * track_size_bytes}",
-                    size_bytes=size_bytes,
-                )
-            pages += page_count_for(track_count) - page_count_for(old_size_bytes // track_size_bytes)
-        if pages > TABLE_PAGE_COUNT_MAX:
-            raise BusyError(
-                f"volumes of this pool may show {TABLE_PAGE_COUNT_MAX * 1024 * track_size_bytes} bytes together, copies "
-                "counted like any other: choose a smaller size, or delete copies",
-                size_bytes=sizes_bytes[0][0],
             )
 
 

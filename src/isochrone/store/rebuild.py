@@ -1,0 +1,72 @@
+"""References and free tracks counted anew from tables and staged entries: after recovery, and to prove what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isochrone.store.allocator import TrackNumbers
+from isochrone.store.arena import Arena
+from isochrone.store.tables import TrackTables, VolumeTable
+
+_PIECE_PAGE_COUNT: Final = 1024
+_ONE: Final = np.uint16(1)
+
+
+def rebuild(tables: TrackTables, volumes: Sequence[VolumeTable], held: Iterable[TrackNumbers]) -> None:
+    """Count all references anew from live pages, `volumes` and the tracks that entries hold; give back empty pages.
+
+    From here on references are counted with each change.
+    """
+    arena = tables.arena
+    mapped_of_page = count_mapped(arena)
+    for table in volumes:
+        used = np.flatnonzero(table.pages)
+        mapped = mapped_of_page[table.pages[used]]
+        empty = used[mapped == 0]
+        if len(empty):
+            arena.drop(table.pages[empty], hold=False)
+            table.pages[empty] = 0
+        table.mapped_track_count = int(mapped.sum(dtype=np.int64))
+    tables.allocator.counts[:] = count_references(tables, held)
+    tables.allocator.rebuild()
+    tables.accounting = True
+
+
+def count_mapped(arena: Arena) -> NDArray[np.uint16]:
+    """Return how many entries of each page are not 0: shape (top,); 0 for pages that are not live."""
+    counts = np.zeros(arena.top, np.uint16)
+    live = np.flatnonzero(arena.live())
+    for start in range(0, len(live), _PIECE_PAGE_COUNT):
+        numbers = live[start : start + _PIECE_PAGE_COUNT]
+        counts[numbers] = np.count_nonzero(arena.pages(numbers), axis=1)
+    return counts
+
+
+def count_references(tables: TrackTables, held: Iterable[TrackNumbers]) -> NDArray[np.uint16]:
+    """Return how often live pages, and entries that are staged or kept, hold each track: shape (track_count + 1,)."""
+    counts = np.zeros(tables.allocator.track_count + 1, np.uint16)
+    live = np.flatnonzero(tables.arena.live())
+    for start in range(0, len(live), _PIECE_PAGE_COUNT):
+        entries = tables.arena.pages(live[start : start + _PIECE_PAGE_COUNT]).ravel()
+        np.add.at(counts, entries, _ONE)
+    for tracks in held:
+        np.add.at(counts, tracks, _ONE)
+    counts[0] = 0
+    return counts
+
+
+def count_repeats(tables: TrackTables, table: VolumeTable) -> int:
+    """Return how often the track, or page, that `table` holds most often stands in it; at least 1."""
+    numbers, times = np.unique(table.pages[table.pages != 0], return_counts=True)
+    counts = np.zeros(tables.allocator.track_count + 1, np.uint16)
+    for start in range(0, len(numbers), _PIECE_PAGE_COUNT):
+        piece = slice(start, start + _PIECE_PAGE_COUNT)
+        entries = tables.arena.pages(numbers[piece])
+        weights = np.broadcast_to(times[piece, np.newaxis].astype(np.uint16), entries.shape)
+        np.add.at(counts, entries.ravel(), weights.ravel())
+    counts[0] = 0
+    return max(1, int(counts.max()), int(times.max(initial=0)))
