@@ -84,6 +84,37 @@ def test_held_time_is_added_up_over_primaries() -> None:
     assert not budget(primaries, 71 * SECOND_NS, MINUTE_NS).free_at_ns
 
 
+def test_a_controller_that_dies_again_and_again_counts_what_one_that_lives_counts() -> None:
+    """Whatever the length of its lives; primaries tell totals, and what was held while it was down counts too."""
+    for life_s in (1, 7, 59, 61, 200):
+        one, mortal, kept = HeldTime(), HeldTime(), None
+        for second in range(1, 1200):
+            total_ns = second * SECOND_NS // 10
+            one.note(second * SECOND_NS, total_ns)
+            mortal.note(second * SECOND_NS, total_ns)
+            kept = mortal.to_keep() or kept
+            if second % life_s == 0:
+                mortal = HeldTime(kept)
+        mortal.note(1200 * SECOND_NS, 120 * SECOND_NS)
+        one.note(1200 * SECOND_NS, 120 * SECOND_NS)
+        counted = budget([mortal], 0, 1200 * SECOND_NS).held_ns
+        assert abs(counted - budget([one], 0, 1200 * SECOND_NS).held_ns) <= 2
+        assert budget([mortal], 60 * SECOND_NS, 1200 * SECOND_NS).free_at_ns
+
+
+def test_a_primary_that_holds_nothing_costs_no_write_and_one_that_does_costs_one_a_minute() -> None:
+    time = HeldTime()
+    writes = 0
+    for second in range(600):
+        time.note(second * SECOND_NS, 0)
+        writes += time.to_keep() is not None
+    assert writes == 0
+    for second in range(600, 1200):
+        time.note(second * SECOND_NS, second)
+        writes += time.to_keep() is not None
+    assert 10 <= writes <= 11
+
+
 def test_many_writes_held_at_once_count_as_the_time_that_went_by() -> None:
     assert budget([held((SECOND_NS, 32 * SECOND_NS))], 0, SECOND_NS).held_ns == SECOND_NS
 
@@ -279,3 +310,53 @@ def test_what_a_primary_reports_of_its_holds_counts_against_the_budget() -> None
     sites.clock.advance(1000 * SECOND_NS)
     sites.wire.steps(3)
     assert "host-impact budget used up: 3 s of 1 s" in sites.waits_for()
+
+
+def runs(sites: Sites) -> bool:
+    return sites.document.state is SessionState.ACTIVE and sites.document.pairs[0].duplex
+
+
+def test_a_controller_that_dies_after_every_resume_waits_longer_each_time() -> None:
+    sites = Sites()
+    waits = []
+    for _ in range(4):
+        sites.overflow()
+        found = sites.secondary.session.suspension.outlook(sites.clock.ns)
+        assert found is not None
+        waits.append((found.attempt, (found.at_ns - sites.document.since_ns) // SECOND_NS))
+        sites.clock.advance(found.at_ns - sites.clock.ns)
+        sites.wire.run_until(lambda: runs(sites), 400)
+        sites.wire.restart_secondary()
+        sites.wire.run_until(lambda: runs(sites), 400)
+    assert waits == [(1, 10), (2, 20), (3, 40), (4, 80)]
+
+
+def test_attempts_are_forgotten_for_good_once_it_was_duplex_for_long() -> None:
+    sites = Sites()
+    sites.overflow()
+    sites.clock.advance(10 * SECOND_NS)
+    sites.wire.run_until(lambda: runs(sites), 400)
+    assert sites.document.auto_resume_attempts == 1
+    for _ in range(700):
+        sites.wire.step(SECOND_NS)
+    assert sites.document.auto_resume_attempts == 0
+    sites.wire.restart_secondary()
+    assert sites.secondary.session.suspension.auto_resume.attempts == 0
+
+
+def test_the_budget_that_is_used_up_stays_so_over_restarts() -> None:
+    sites = Sites(auto_resume_budget_ns=SECOND_NS)
+    (stream,) = sites.primary.primary.streams.values()
+    for _ in range(4):
+        stream.delay_totals.held_ns += SECOND_NS // 2
+        for _ in range(20):
+            sites.wire.step(SECOND_NS // 10)
+        sites.wire.restart_secondary()
+        sites.wire.run_until(lambda: runs(sites), 400)
+    sites.overflow()
+    sites.wire.restart_secondary()
+    sites.clock.advance(1000 * SECOND_NS)
+    for _ in range(40):
+        sites.wire.step(SECOND_NS // 10)
+    assert sites.document.state is SessionState.SUSPENDED
+    assert "host-impact budget used up" in sites.waits_for()

@@ -6,6 +6,9 @@ only when every primary can be told and the pool has room, and only while the ho
 acknowledgements of applications were held by this session's pacing, in the last hour. Once every pair has been DUPLEX for a
 while the back-off begins anew.
 
+Both outlive the controller, so that one that dies again and again gets no more than one that lives: attempts are kept with
+the resume itself, held time once a slice. What was held after it was kept last is not lost: primaries tell totals.
+
 Times are host time in nanoseconds. Nothing here acts: the session asks with every tick.
 """
 
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from isochrone.model.states import SuspendCause
+from isochrone.session.document import HeldDocument
 from isochrone.session.settings import SessionSettings
 
 BUDGET_PERIOD_NS: Final = 3600 * 1_000_000_000
@@ -27,10 +31,12 @@ _SLICE_NS: Final = BUDGET_PERIOD_NS // _SLICES
 class HeldTime:
     """How long a primary held acknowledgements in the last BUDGET_PERIOD_NS, to a slice of a sixtieth."""
 
-    def __init__(self) -> None:
-        self._slices: deque[tuple[int, int]] = deque(maxlen=_SLICES + 1)
-        self._noted_ns: int | None = None
-        self._noted_total_ns = 0
+    def __init__(self, kept: HeldDocument | None = None) -> None:
+        """`kept` is what `to_keep` returned in an earlier life."""
+        self._slices: deque[tuple[int, int]] = deque(kept.slices if kept else (), maxlen=_SLICES + 1)
+        self._noted_ns: int | None = kept.noted_ns if kept else None
+        self._noted_total_ns = kept.total_ns if kept else 0
+        self._kept = kept
 
     def note(self, now_ns: int, total_ns: int) -> None:
         """Take what the primary says: `total_ns`, its holds since it started, added up over writes.
@@ -40,7 +46,7 @@ class HeldTime:
         """
         grown_ns = total_ns - self._noted_total_ns if total_ns >= self._noted_total_ns else total_ns
         if self._noted_ns is not None and grown_ns:
-            self._add(now_ns, min(grown_ns, now_ns - self._noted_ns))
+            self._add(now_ns, max(0, min(grown_ns, now_ns - self._noted_ns)))
         self._noted_ns = now_ns
         self._noted_total_ns = total_ns
 
@@ -49,6 +55,20 @@ class HeldTime:
         if self._slices and self._slices[-1][0] == begin_ns:
             held_ns += self._slices.pop()[1]
         self._slices.append((begin_ns, held_ns))
+
+    def to_keep(self) -> HeldDocument | None:
+        """Return what is to be kept now because more was held, None when that can wait: once a slice is enough."""
+        kept = self._kept
+        if self._noted_ns is None or not self._noted_total_ns:
+            return None
+        if kept and (
+            kept.total_ns == self._noted_total_ns or kept.noted_ns // _SLICE_NS == self._noted_ns // _SLICE_NS
+        ):
+            return None
+        self._kept = HeldDocument(
+            noted_ns=self._noted_ns, total_ns=self._noted_total_ns, slices=tuple(self._slices)
+        )
+        return self._kept
 
     def slices(self, now_ns: int) -> list[tuple[int, int]]:
         """Return (end of its being counted, held) of what is counted now, oldest first."""
@@ -102,11 +122,15 @@ class Outlook:
 
 
 class AutoResume:
-    """The back-off of one session; it begins anew with a restart of the controller."""
+    """The back-off of one session.
 
-    def __init__(self, settings: SessionSettings) -> None:
+    Attributes:
+        attempts: made since it was DUPLEX for long, also in earlier lives of the controller.
+    """
+
+    def __init__(self, settings: SessionSettings, attempts: int = 0) -> None:
         self._settings = settings
-        self._attempts = 0
+        self.attempts = attempts
         self._duplex_since_ns: int | None = None
 
     def running(self, now_ns: int, *, is_duplex: bool) -> None:
@@ -116,30 +140,39 @@ class AutoResume:
         elif self._duplex_since_ns is None:
             self._duplex_since_ns = now_ns
         elif now_ns - self._duplex_since_ns >= self._settings.auto_resume_reset_ns:
-            self._attempts = 0
+            self.attempts = 0
 
     def resumed(self) -> None:
         """An attempt is made."""
-        self._attempts += 1
+        self.attempts += 1
         self._duplex_since_ns = None
 
     @property
     def wait_ns(self) -> int:
         """From a suspension to the next attempt."""
         settings = self._settings
-        doublings = min(self._attempts, 63)
+        doublings = min(self.attempts, 63)
         return min(settings.auto_resume_ns_min << doublings, settings.auto_resume_ns_max)
 
     def outlook(
-        self, cause: SuspendCause, since_ns: int, obstacles: list[str], impact: Budget, now_ns: int
+        self,
+        cause: SuspendCause,
+        since_ns: int,
+        obstacles: list[str],
+        impact: Budget,
+        now_ns: int,
+        not_before_ns: int = 0,
     ) -> Outlook:
-        """Decide about a suspension that began at `since_ns`; `obstacles` says what else is in the way now."""
+        """Decide about a suspension that began at `since_ns`; `obstacles` says what else is in the way now.
+
+        Until `not_before_ns` it is not known whether `impact` is all that primaries have to say.
+        """
         if cause is SuspendCause.COMMAND:
             return Outlook(waits_for="a command: it was suspended by one")
-        attempt = self._attempts + 1
+        attempt = self.attempts + 1
         if obstacles:
             return Outlook(attempt=attempt, waits_for="; ".join(obstacles))
-        at_ns = max(since_ns + self.wait_ns, impact.free_at_ns)
+        at_ns = max(since_ns + self.wait_ns, impact.free_at_ns, not_before_ns)
         if impact.free_at_ns:
             used = f"{impact.held_ns / 1e9:.0f} s of {impact.limit_ns / 1e9:.0f} s in the last hour"
             return Outlook(at_ns=at_ns, attempt=attempt, waits_for=f"host-impact budget used up: {used}")

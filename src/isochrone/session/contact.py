@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from isochrone.link.messages import CaptureReport, VolumeCopy
 from isochrone.session.auto_resume import HeldTime
+from isochrone.session.document import HeldDocument
 from isochrone.session.fitting import Misfits
 from isochrone.session.settings import SessionSettings
 
@@ -56,14 +57,20 @@ class Contact:
         misfits: pairs left out of what it is asked for on this link.
     """
 
-    def __init__(self, settings: SessionSettings, jitter: Callable[[], float], now_ns: int) -> None:
+    def __init__(
+        self,
+        settings: SessionSettings,
+        jitter: Callable[[], float],
+        now_ns: int,
+        held: HeldDocument | None = None,
+    ) -> None:
         self.state = ContactState.DOWN
         self.since_ns = now_ns
         self.heard_ns = now_ns
         self.epoch = 0
         self.error = "not connected yet"
         self.streaming_until_ns = now_ns
-        self.held = HeldTime()
+        self.held = HeldTime(held)
         self.suspended = False
         self.cut_ns = 0
         self.configures_sent = 0

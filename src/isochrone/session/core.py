@@ -74,14 +74,14 @@ class SessionCore:
     def follow_document(self) -> None:
         """Have a contact with every primary, and let F count those that have pairs."""
         now_ns = self._clock()
-        for source in range(len(self.document.sources)):
+        for source, known in enumerate(self.document.sources):
             if source not in self.contacts:
-                self.contacts[source] = Contact(self.settings, self._jitter, now_ns)
+                self.contacts[source] = Contact(self.settings, self._jitter, now_ns, known.held)
         in_use = self.document.sources_in_use
-        known = {pair.source for pair in self.document.pairs if pair.is_confirmed}
+        confirmed = {pair.source for pair in self.document.pairs if pair.is_confirmed}
         complete = {pair.source for pair in self.document.pairs if pair.complete}
         for source in in_use:
-            self.mover.add_source(source, is_new=source not in known, is_complete=source in complete)
+            self.mover.add_source(source, is_new=source not in confirmed, is_complete=source in complete)
         for source in set(self.mover.sources) - in_use:
             self.mover.remove_source(source)
 

@@ -29,6 +29,21 @@ from isochrone.model.states import SessionState, SuspendCause
 DOCUMENT_PREFIX: Final = "session/"
 
 
+class HeldDocument(BaseModel):
+    """What is kept of how long a primary held acknowledgements of applications, see auto_resume.HeldTime.
+
+    Attributes:
+        noted_ns, total_ns: when the primary said so last, and its holds since it started, as it said then.
+        slices: (begin, held) of each slice that counts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    noted_ns: U64
+    total_ns: U64
+    slices: tuple[tuple[U64, U64], ...] = ()
+
+
 class SourceDocument(BaseModel):
     """One primary controller of a session. Its place in the session's list is its number in the pool's records.
 
@@ -38,6 +53,7 @@ class SourceDocument(BaseModel):
         fenced: it has confirmed that the session ended, or forgotten it.
         last_write_ns: once fenced, when applications wrote last there, 0 when they never did; None while not known.
         resume_wanted: the session was resumed while it could not be told.
+        held: None until it has held anything.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -49,6 +65,7 @@ class SourceDocument(BaseModel):
     fenced: bool = False
     last_write_ns: U64 | None = None
     resume_wanted: bool = False
+    held: HeldDocument | None = None
 
 
 class PairDocument(BaseModel):
@@ -125,6 +142,7 @@ class SessionDocument(BaseModel):
         suspend_at_ns: a suspension is pending: the image will stop exactly at this time. 0 when none is.
         suspend_reason: what will be its reason.
         suspended_at_ns: with SUSPENDED, the time that was asked for, if the image is exactly of it; else 0.
+        auto_resume_attempts: automatic resumes since it was DUPLEX for long.
         recovered_ns: with RECOVERY and ENDED, the time that the volumes are recovered to.
         rewound_from_ns: with RECOVERY and ENDED, when that is a time of the history: the time of the image that was left for
             it; else 0. With ENDED, `reason` says why it was not left after all, if so.
@@ -155,6 +173,7 @@ class SessionDocument(BaseModel):
     sources: tuple[SourceDocument, ...] = ()
     pairs: tuple[PairDocument, ...] = ()
     hold_floor_ns: U64 | None = None
+    auto_resume_attempts: U32 = 0
     recovered_ns: U64 = 0
     rewound_from_ns: U64 = 0
     kept_copy: str = ""

@@ -140,6 +140,7 @@ class SessionLinks:
         elif isinstance(message, CaptureReport):
             contact.capture = message
             contact.held.note(self._session.now_ns(), message.held_ns)
+            self._session.suspension.keep_held(source, contact)
         elif isinstance(message, Suspended):
             self._handle_suspended(source, contact, message)
         elif isinstance(message, Resumed):

@@ -18,6 +18,7 @@ class SessionSettings:
         suspend_wait_ns_max: a suspension whose time has come waits so long for primaries that have not reached it.
         auto_resume_ns_min, auto_resume_ns_max: from a suspension to an automatic resume; doubles from one to the other.
         auto_resume_reset_ns: the doubling begins anew when every pair has been DUPLEX for so long.
+        report_wait_ns: over a new link a primary has said by then how long it held acknowledgements meanwhile.
         pair_lead_ns: the time at which pairs are drained and suspended lies so far ahead, for every primary to hear of it.
         drain_ns_max: a planned switchover that is not drained by then is given up.
     """
@@ -29,5 +30,6 @@ class SessionSettings:
     auto_resume_ns_min: int = 10 * SECOND_NS
     auto_resume_ns_max: int = 900 * SECOND_NS
     auto_resume_reset_ns: int = 600 * SECOND_NS
+    report_wait_ns: int = 2 * SECOND_NS
     pair_lead_ns: int = 100 * MILLISECOND_NS
     drain_ns_max: int = 60 * SECOND_NS

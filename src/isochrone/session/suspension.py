@@ -35,7 +35,7 @@ class Suspension:
     def __init__(self, core: SessionCore, recovery: Recovery) -> None:
         self._core = core
         self._recovery = recovery
-        self.auto_resume = AutoResume(core.settings)
+        self.auto_resume = AutoResume(core.settings, core.document.auto_resume_attempts)
 
     # At once
 
@@ -213,7 +213,15 @@ class Suspension:
         held = [contact.held for contact in core.contacts.values()]
         impact = budget(held, document.policy.auto_resume_budget_ns, now_ns)
         obstacles = [*self._missing_primaries(), *self._missing_room()]
-        return self.auto_resume.outlook(document.cause, document.since_ns, obstacles, impact, now_ns)
+        linked_ns = max((core.contacts[source].since_ns for source in document.sources_in_use), default=0)
+        return self.auto_resume.outlook(
+            document.cause,
+            document.since_ns,
+            obstacles,
+            impact,
+            now_ns,
+            not_before_ns=linked_ns + core.settings.report_wait_ns,
+        )
 
     def _missing_primaries(self) -> list[str]:
         """One that was never reached is in nobody's way (late joiner)."""
@@ -241,15 +249,28 @@ class Suspension:
         if core.document.state is SessionState.ACTIVE:
             is_duplex = bool(core.document.pairs) and all(pair.duplex for pair in core.document.pairs)
             self.auto_resume.running(now_ns, is_duplex=is_duplex)
+            if self.auto_resume.attempts != core.document.auto_resume_attempts:
+                core.remember(core.document.changed(auto_resume_attempts=self.auto_resume.attempts))
             return
         outlook = self.outlook(now_ns)
         if outlook is not None and outlook.due:
             self.auto_resume.resumed()
             self.resume()
 
+    def keep_held(self, source: int, contact: Contact) -> None:
+        """Keep what counts against the host-impact budget over restarts, when there is enough of it that is new."""
+        core = self._core
+        if (
+            core.pool.read_only_reason is None
+            and not core.document.is_over
+            and (held := contact.held.to_keep())
+        ):
+            core.remember(core.document.with_source(source, held=held))
+
     def resume(self) -> None:
         """Begin again: every primary copies what it marked. Raises ConflictError."""
-        self._core.remember(transitions.resumed(self._core.document, self._core.now_ns()))
+        document = transitions.resumed(self._core.document, self._core.now_ns())
+        self._core.remember(document.changed(auto_resume_attempts=self.auto_resume.attempts))
         self._core.mover.restart_budget(self._core.now_ns())
         for contact in self._core.contacts.values():
             contact.accepted()

@@ -133,6 +133,7 @@ class World:
             auto_resume_ns_min=50 * MILLISECOND_NS,
             auto_resume_ns_max=200 * MILLISECOND_NS,
             auto_resume_reset_ns=500 * MILLISECOND_NS,
+            report_wait_ns=20 * MILLISECOND_NS,
         )
         return SecondaryNode("s", "f" * 32, self.events, self._fork(), disk, settings, self._dial)
 
