@@ -63,7 +63,8 @@ class Resyncing:
         if not document.partners:
             raise ConflictError(
                 f"session {name!r} had several primary controllers: their volumes cannot follow one mover each and stay "
-                "consistent to one instant. Delete the session at all of them and create one in the other direction"
+                "consistent to one instant. Delete the session at all of them and at the recovered site, and create one in "
+                "the other direction, with one of them as the secondary of all volumes (reference: session resync)"
             )
         if request.primary is None:
             raise RefusedError(

@@ -73,8 +73,8 @@ def _discard_primary_hint(document: SessionDocument, controller_name: str) -> st
     if len(names) == 1:
         return f"at {names[0]}: {discard_primary_command(document.name, controller_name)}"
     return (
-        f"--discard primary is not possible with {len(names)} primary controllers: delete the session at all of them and "
-        "create one in the other direction"
+        f"--discard primary is not possible with {len(names)} primary controllers: delete the session at all of "
+        "them and here, and create one in the other direction, with one of them as the secondary of all volumes"
     )
 
 
