@@ -6,100 +6,23 @@ may meet a resync. Durations are drawn from the soak's seed.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from isochrone.model.choices import MarkPolicy
-from isochrone.testing.processes import ControllerProcess, kill_together, wait_until
+from isochrone.testing.processes import ControllerProcess, wait_until
 from soak.loads import DatabaseLoad, Load
-from soak.sites import BLOCKED_S_MAX, WEST, Sites, SoakError, freeze, thaw
+from soak.primary_device import PRIMARY_DEVICE_FAULTS
+from soak.sites import BLOCKED_S_MAX, WEST, SoakError, freeze, thaw
+from soak.stage import SHORT_S, Fault, Stage
+from soak.turning import TURNS
 from support.faulty_device import DeviceError
 
-SHORT_S: Final = (0.3, 1.5)
 LINK_RATE_BYTES_PER_S: Final = 200_000
 LAG_SLACK_MS: Final = 1500.0
 IDLE_SLACK_NS: Final = 50_000_000
 """A copy knows the last time at which something was committed; between that and the suspension nothing was written."""
 """How much smaller than the length of a trouble the lag may be that is told of it: what was on its way when it began."""
-
-
-@dataclass(slots=True)
-class Stage:
-    """What faults are done to.
-
-    Attributes:
-        proofs: what was verified, by kind, with counts.
-        link_bytes_per_s: of the link to west in good times; None for as fast as it goes.
-    """
-
-    sites: Sites
-    loads: Sequence[Load]
-    random: random.Random
-    proofs: dict[str, int] = field(default_factory=dict)
-    link_bytes_per_s: int | None = None
-
-    def set_link(self, bytes_per_s: int | None) -> None:
-        """Give the link another rate for good times: on a slow one, resyncs last long enough to be met by faults."""
-        self.link_bytes_per_s = bytes_per_s
-        self.restore_link()
-
-    def restore_link(self) -> None:
-        """Give the link its rate for good times back."""
-        if self.link_bytes_per_s is None:
-            self.sites.network.unlimit_rate()
-        else:
-            self.sites.network.limit_rate(WEST, self.link_bytes_per_s)
-
-    def a_primary(self) -> ControllerProcess:
-        """One of east's controllers."""
-        return self.random.choice(self.sites.east)
-
-    def pause(self, range_s: tuple[float, float]) -> float:
-        """Let some time pass; return the seconds."""
-        seconds = self.random.uniform(*range_s)
-        self.sites.pass_time(seconds)
-        return seconds
-
-    def lose(self, *lost: ControllerProcess) -> None:
-        """SIGKILL primaries, and what cannot live without them."""
-        kill_together(lost)
-        for load in self.loads:
-            load.primaries_lost(lost)
-
-    def regain(self, *lost: ControllerProcess) -> None:
-        """Start primaries and their applications again."""
-        for controller in lost:
-            controller.launch()
-        for controller in lost:
-            controller.wait_ready()
-        for load in self.loads:
-            load.start()
-
-    def prove(self, controller: ControllerProcess, recovered_ns: int, loads: Sequence[Load]) -> str:
-        """Check images of a time; return what was proved."""
-        proved = [load.check(controller, recovered_ns) for load in loads]
-        for load in loads:
-            kind = type(load).__name__.removesuffix("Load").lower()
-            self.proofs[kind] = self.proofs.get(kind, 0) + 1
-        return ", ".join(proved)
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One kind of fault.
-
-    Attributes:
-        do: does it all; returns what was done, for the report.
-        expects: regular expressions of WARN and ERROR lines that it may bring about.
-        needs_rest: it begins only when the session is DUPLEX.
-    """
-
-    name: str
-    do: Callable[[Stage], str]
-    expects: tuple[str, ...] = ()
-    needs_rest: bool = False
 
 
 def _kill_primary(stage: Stage) -> str:
@@ -210,7 +133,7 @@ def _fail_device(error: DeviceError) -> Callable[[Stage], str]:
         if device is None:
             raise SoakError("this soak has no device that can fail")
         began_ns = stage.sites.host_time_ns()
-        device.fail_writes(error)
+        device.fail(error)
         try:
             _wait_lag_grows(stage, began_ns)
             seconds = stage.pause((0.5, 3.0))
@@ -225,7 +148,7 @@ def _fail_device_rarely(stage: Stage) -> str:
     device = stage.sites.device
     if device is None:
         raise SoakError("this soak has no device that can fail")
-    device.fail_writes(DeviceError.EIO_RARELY)
+    device.fail(DeviceError.EIO_RARELY)
     try:
         seconds = stage.pause((2.0, 6.0))
     finally:
@@ -377,10 +300,12 @@ FAULTS: Final = (
     Fault("secondary's device: ENOSPC", _fail_device(DeviceError.ENOSPC), _TROUBLE),
     Fault("secondary's device: EIO now and then", _fail_device_rarely, _TROUBLE),
     Fault("secondary's device pulled out", _lose_device, _LOSS),
+    *PRIMARY_DEVICE_FAULTS,
     Fault("suspend and resume", _suspend),
     Fault("suspend in the middle of a resync", _suspend_in_resync),
     Fault("recover a copy of the secondary", _recover_copy),
     Fault("suspend at a drained instant", _suspend_drained),
     Fault("site lost, recovered, rebuilt", _lose_site, _FENCED, needs_rest=True),
     Fault("site lost, recovered, given back", _lose_site_and_give_back, _FENCED, needs_rest=True),
+    *TURNS,
 )

@@ -20,6 +20,9 @@ from isochrone.model.errors import IsochroneError
 from isochrone.nbd.client import NbdClient, connect
 from isochrone.testing.processes import ControllerProcess
 from soak.sites import Place, Sites
+from soak.versions import BLOCK_BYTES, check_versions
+from soak.versions import Places as VersionPlaces
+from soak.versions import make_block as make_version
 from support.database import VOLUMES, Places, check_tables
 from support.postgres import CommitLog
 from support.programs import run
@@ -29,6 +32,7 @@ CHAIN_LAYOUT: Final = ChainLayout(volume_count=2, slot_count=1000)
 CHAIN_VOLUMES: Final = ("orders", "ledger")
 FIO_SIZE_BYTES: Final = 32 * MIB
 DATABASE_SIZE_BYTES: Final = 160 * MIB
+VERSIONS_SIZE_BYTES: Final = 16 * MIB
 RECONNECT_S: Final = 0.2
 STOP_S_MAX: Final = 60.0
 COMMIT_WRITERS: Final = 2
@@ -36,6 +40,7 @@ COMMIT_PAUSE_S: Final = 0.02
 BENCH_PER_S: Final = 20
 CHAIN_WRITES_PER_S: Final = 150
 FIO_WRITES_PER_S: Final = 150
+VERSIONS_PER_S: Final = 100
 """Of each volume. Rates are multiplied by the factor a soak is given."""
 
 
@@ -64,7 +69,7 @@ class ChainLoad:
     def __init__(self, sites: Sites, rate_factor: float) -> None:
         self._sites = sites
         self._pause_s = 1 / (rate_factor * CHAIN_WRITES_PER_S)
-        owners = (sites.east[0], sites.east[-1])
+        owners = sites.east[:2]
         self._places = [
             sites.create_volume(owner, volume, 16 * MIB)
             for owner, volume in zip(owners, CHAIN_VOLUMES, strict=True)
@@ -203,13 +208,87 @@ class FioLoad:
         ]
 
 
+class VersionLoad:
+    """Random writes to the volume of one primary, whose device may fail: a write is issued until it is acknowledged.
+
+    Attributes:
+        refused: writes that were answered with an error, or not at all.
+    """
+
+    def __init__(self, sites: Sites, owner: ControllerProcess, volume: str, rate_factor: float) -> None:
+        self._sites = sites
+        self._pause_s = 1 / (rate_factor * VERSIONS_PER_S)
+        self._place = sites.create_volume(owner, volume, VERSIONS_SIZE_BYTES)
+        self._places = VersionPlaces(1, VERSIONS_SIZE_BYTES // BLOCK_BYTES)
+        self._issued = 0
+        self._acknowledged_ns = array("q")
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.refused = 0
+
+    @property
+    def acknowledged(self) -> int:
+        """The newest write that was acknowledged."""
+        return len(self._acknowledged_ns)
+
+    def start(self) -> None:
+        """Begin, or go on."""
+        if self._thread is None:
+            self._stopping.clear()
+            self._thread = threading.Thread(target=self._run, name="versions", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End after an acknowledged write."""
+        if self._thread is not None:
+            self._stopping.set()
+            self._thread.join(STOP_S_MAX)
+            assert not self._thread.is_alive(), "the writer of versions hangs"
+            self._thread = None
+
+    def primaries_lost(self, lost: tuple[ControllerProcess, ...]) -> None:  # it waits for them
+        """Go on trying."""
+
+    def check(self, controller: ControllerProcess, recovered_ns: int) -> str:
+        """See Load."""
+        finding = check_versions(self._sites.image(controller, self._place), self._places)
+        assert not finding.fault_count, "\n".join(finding.faults)
+        assert finding.newest <= self._issued, f"version {finding.newest} was never issued"
+        known = bisect_right(self._acknowledged_ns, recovered_ns)
+        assert finding.newest >= known, (
+            f"version {known} was acknowledged by the recovered time, the image ends with {finding.newest}"
+        )
+        return f"{finding.newest} versions"
+
+    def _run(self) -> None:
+        client: NbdClient | None = None
+        while not self._stopping.is_set() or self.acknowledged < self._issued:
+            number = self.acknowledged + 1
+            place = self._places.of(number)
+            self._issued = number
+            try:
+                client = client or connect(self._place.controller.nbd_socket, self._place.volume)
+                client.write(place * BLOCK_BYTES, make_version(number, place))
+            except (IsochroneError, OSError):
+                self.refused += 1
+                if client is not None:
+                    client.close()
+                client = None
+                time.sleep(RECONNECT_S)
+                continue
+            self._acknowledged_ns.append(self._sites.host_time_ns())
+            time.sleep(self._pause_s)
+        if client is not None:
+            client.close()
+
+
 class DatabaseLoad:
     """PostgreSQL with its tables at one primary and its log at the other: pgbench, and writers that keep count."""
 
     def __init__(self, sites: Sites, rate_factor: float) -> None:
         self._sites = sites
         self._bench_per_s = max(1, round(rate_factor * BENCH_PER_S))
-        self._owners = (sites.east[0], sites.east[-1])
+        self._owners = sites.east[:2]
         for owner, volume in zip(self._owners, VOLUMES, strict=True):
             sites.create_volume(owner, volume, DATABASE_SIZE_BYTES)
         self._places = Places(sites.folder)

@@ -26,15 +26,17 @@ from rich.console import Console
 
 from isochrone.model.errors import IsochroneError
 from isochrone.testing.processes import Settings
-from soak.faults import FAULTS, Fault, Stage
-from soak.loads import ChainLoad, DatabaseLoad, FioLoad, Load
+from soak.faults import FAULTS
+from soak.loads import ChainLoad, DatabaseLoad, FioLoad, Load, VersionLoad
 from soak.sites import WEST, Settled, Sites
+from soak.stage import Fault, Stage
 from support.block_device import block_devices_forbidden
-from support.faulty_device import faulty_device
+from support.faulty_device import FaultyDevice, faulty_device
 from support.logs import unexpected_lines
 from support.network import network_forbidden, running_network
 
-PRIMARIES: Final = ("east-1", "east-2")
+PRIMARIES: Final = ("east-1", "east-2", "east-3")
+"""The second has a spill; the tracks of the third lie on a device that fails, and only its own application meets that."""
 POOL_SIZE_BYTES: Final = 1 << 30
 SIDE_FILE_MAX: Final = "8MiB"
 """Small, so that outages of seconds overflow it and marks do the work."""
@@ -211,11 +213,16 @@ def _note(stage: Stage, result: Result) -> None:
             result.chain_write_count = load.acknowledged
 
 
-def _east_settings(folder: Path) -> dict[str, Settings]:
-    """Small side files; the last primary has a spill, so that its outages are caught up in order."""
+def _east_settings(folder: Path, device: FaultyDevice) -> dict[str, Settings]:
+    """Small side files, and what sets the primaries apart, see PRIMARIES."""
     small: dict[str, object] = {"side_file_max": SIDE_FILE_MAX}
     spilling = small | {"spill_max": SPILL_MAX, "spill_path": str(folder / "spill")}
-    return {name: {"capture": spilling if name == PRIMARIES[-1] else small} for name in PRIMARIES}
+    plain, with_spill, frail = PRIMARIES
+    return {
+        plain: {"capture": small},
+        with_spill: {"capture": spilling},
+        frail: {"capture": small, "pool": {"tracks_path": str(device.path), "preallocate": False}},
+    }
 
 
 @contextlib.contextmanager
@@ -226,6 +233,7 @@ def _stage(seed: int, rate_factor: float) -> Iterator[Stage]:
         with (
             running_network(*PRIMARIES, WEST) as network,
             faulty_device(folder / "device", POOL_SIZE_BYTES) as device,
+            faulty_device(folder / "frail", POOL_SIZE_BYTES) as frail,
         ):
             sites = Sites(
                 folder,
@@ -233,7 +241,7 @@ def _stage(seed: int, rate_factor: float) -> Iterator[Stage]:
                 PRIMARIES,
                 pool_size_bytes=POOL_SIZE_BYTES,
                 device=device,
-                settings=_east_settings(folder),
+                settings=_east_settings(folder, frail),
             )
             loads: list[Load] = []
             try:
@@ -241,10 +249,12 @@ def _stage(seed: int, rate_factor: float) -> Iterator[Stage]:
                 loads.append(ChainLoad(sites, rate_factor))
                 loads += [
                     FioLoad(sites, owner, f"blocks-{number}", rate_factor)
-                    for number, owner in enumerate(sites.east, start=1)
+                    for number, owner in enumerate(sites.east[:2], start=1)
                 ]
                 loads.append(DatabaseLoad(sites, rate_factor))
-                yield Stage(sites, loads, random.Random(seed))
+                versions = VersionLoad(sites, sites.east[-1], "versions", rate_factor)
+                loads.append(versions)
+                yield Stage(sites, loads, random.Random(seed), frail, versions)
             finally:
                 sites.kill()
                 for load in loads:

@@ -20,5 +20,5 @@ def test_every_kind_of_fault_is_told_survived_and_leaves_both_sites_equal() -> N
     result = soak(SEED, Console(highlight=False, soft_wrap=True), rounds=1, rate_factor=RATE_FACTOR)
     assert not result.faults_found
     assert {outcome.fault for outcome in result.outcomes} == {fault.name for fault in FAULTS}
-    assert min(result.proofs[kind] for kind in ("chain", "fio", "database")) >= 1
+    assert min(result.proofs[kind] for kind in ("chain", "fio", "database", "version")) >= 1
     assert result.compared_bytes > 0

@@ -1,4 +1,4 @@
-"""A device that fails on command: a file of the kernel's FUSE, whose writes return EIO or ENOSPC to whoever makes them.
+"""A device that fails on command: a file of the kernel's FUSE, whose writes and reads return errors to whoever makes them.
 
 ::
 
@@ -11,6 +11,7 @@ The device can also go away altogether, so that syncs and reads fail too, and co
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from enum import StrEnum
@@ -24,20 +25,29 @@ START_S_MAX: Final = 20.0
 
 
 class DeviceError(StrEnum):
-    """What a failing device says to a write."""
+    """What a failing device says, and to what."""
 
     EIO = "EIO"
     ENOSPC = "ENOSPC"
     EIO_RARELY = "EIO-rarely"
     """To one write in twenty, as where a disk has bad places."""
+    READ_EIO = "read-EIO"
+    """To every read."""
 
 
 _ERRORS: Final = {
-    DeviceError.EIO: ("EIO", "100%"),
-    DeviceError.ENOSPC: ("ENOSPC", "100%"),
-    DeviceError.EIO_RARELY: ("EIO", "5%"),
+    DeviceError.EIO: ("pwrite", "EIO", "100%"),
+    DeviceError.ENOSPC: ("pwrite", "ENOSPC", "100%"),
+    DeviceError.EIO_RARELY: ("pwrite", "EIO", "5%"),
+    DeviceError.READ_EIO: ("pread", "EIO", "100%"),
 }
-"""The value of errno, and how many of the writes meet it."""
+"""The call that fails, the value of errno, and how many of the calls meet it."""
+_LAYERS: Final = (
+    (DeviceError.EIO, DeviceError.READ_EIO),
+    (DeviceError.ENOSPC,),
+    (DeviceError.EIO_RARELY,),
+)
+"""Errors that one filter can make: one a call."""
 
 
 class FaultyDevice:
@@ -59,23 +69,27 @@ class FaultyDevice:
         with self.backing.open("wb") as file:
             file.truncate(size_bytes)
 
-    def fail_writes(self, error: DeviceError) -> None:
-        """Answer writes with `error` from now on."""
+    def fail(self, error: DeviceError) -> None:
+        """Answer with `error` from now on. What the page cache holds is forgotten, so that reads meet it too."""
         self._trigger(error).touch()
+        with self.path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def heal(self) -> None:
-        """Work again after `fail_writes`."""
+        """Work again after `fail`."""
         for error in DeviceError:
             self._trigger(error).unlink(missing_ok=True)
 
     def plug_in(self) -> None:
         """Make the device appear. Users start after it, and again after it was gone."""
         below = ["file", str(self.backing)]
-        for error in DeviceError:
-            server = self._folder / f"{error}.sock"
-            errno_name, share = _ERRORS[error]
-            faults = [f"error-pwrite={errno_name}", f"error-pwrite-rate={share}"]
-            faults.append(f"error-pwrite-file={self._trigger(error)}")
+        for layer in _LAYERS:
+            server = self._folder / f"{layer[0]}.sock"
+            faults: list[str] = []
+            for error in layer:
+                call, errno_name, share = _ERRORS[error]
+                faults += [f"error-{call}={errno_name}", f"error-{call}-rate={share}"]
+                faults.append(f"error-{call}-file={self._trigger(error)}")
             words = ["nbdkit", "--foreground", "--unix", str(server), "--filter=error", *below, *faults]
             process = self._start(words)
             self._wait(process, server.is_socket, f"{server.name} listens")
