@@ -174,6 +174,11 @@ class Log:
         return bool(self._pending or self._maps)
 
     @property
+    def place(self) -> tuple[int, int, int, int]:
+        """Something that differs after every change of metadata."""
+        return self.generation, self.next_sequence, len(self._pending), len(self._maps)
+
+    @property
     def is_checkpoint_due(self) -> bool:
         """Half full, or slow to replay."""
         half = self._superblock.log_segment_size_bytes // 2

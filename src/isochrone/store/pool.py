@@ -21,7 +21,6 @@ from isochrone.store.create import create_pool
 from isochrone.store.disk import Buffer, Disk, File
 from isochrone.store.documents import Documents
 from isochrone.store.durability import Durability, Steps
-from isochrone.store.establish import Extent, establish
 from isochrone.store.head import Trouble
 from isochrone.store.health import Health
 from isochrone.store.history import HistoryStats
@@ -29,6 +28,7 @@ from isochrone.store.history_keeper import HistoryKeeper, HistoryReleased, Rewin
 from isochrone.store.log import Log
 from isochrone.store.page_slots import PAGES_NAME, PageSlots
 from isochrone.store.parts import open_part
+from isochrone.store.pool_copies import PoolCopies
 from isochrone.store.recovery import Recovered, recover
 from isochrone.store.stager import Stager
 from isochrone.store.staging import Staged
@@ -36,10 +36,10 @@ from isochrone.store.state import CommitResult
 from isochrone.store.stats import PoolStats
 from isochrone.store.verify import verify_state
 from isochrone.store.volume import Volume, VolumeParts
-from isochrone.store.volume_set import NO_DOCUMENTS, CopyItem, VolumeSet
+from isochrone.store.volume_set import NO_DOCUMENTS, VolumeSet
 
 
-class Pool:
+class Pool(PoolCopies):
     """An open pool.
 
     Attributes:
@@ -157,53 +157,6 @@ class Pool:
         """
         return self._volumes.create(name, size_bytes)
 
-    def create_copies(
-        self, items: Sequence[CopyItem], documents: Mapping[str, bytes | None] = NO_DOCUMENTS
-    ) -> list[Volume]:
-        """Add volumes that read as their sources do now, all at this instant (S5), and change documents with them.
-
-        Only pointers are copied. Logged and written as one: a crash leaves all or nothing of it. Call `sync` before
-        telling anybody. A value of None deletes a document.
-
-        Raises:
-            NotFoundError: a source, or a document to be deleted, does not exist.
-            RefusedError: a name does not fit its kind; ConflictError: it is taken.
-            BusyError: a limit of the pool is reached; PoolFullError: there is no room for table pages that staged
-                entries need now. In all cases nothing was changed.
-        """
-        return self._volumes.create_copies(items, documents)
-
-    def copy_volume(self, source: str, name: str) -> Volume:
-        """Add a writable volume that reads as `source` does now; raises as `create_copies` does."""
-        return self.create_copies([CopyItem(source, name, VolumeKind.COPY)])[0]
-
-    def establish(
-        self,
-        source: str | int,
-        target: str,
-        extents: Sequence[Extent] | None = None,
-        documents: Mapping[str, bytes | None] = NO_DOCUMENTS,
-    ) -> None:
-        """Make `target`, or ranges of it, read as `source` does now, by pointers (S5); whole, it takes its size as well.
-
-        What the target held there is gone. Only what differs is touched: made again, it costs what has changed since.
-        Source and target may be one volume, and the ranges overlap in the source. Logged, durable and with documents as
-        `create_copies`.
-
-        Args:
-            source: name, or number of a hidden volume.
-            extents: ranges of tracks; None for the whole.
-
-        Raises:
-            NotFoundError: a volume, or a document to be deleted, does not exist.
-            RefusedError: the target is read-only, a range is not within its volume, two overlap in the target, or they
-                are too many.
-            BusyError: a limit of the pool is reached; PoolFullError: there is no room for table pages that must be
-                copied. In all cases nothing was changed.
-        """
-        names = (source, target)
-        establish(self._parts, self._volumes, self._documents, names, extents, documents)
-
     def resize_volume(self, name: str, size_bytes: int) -> None:
         """Give a volume another size; what lies beyond it is gone. Logged and written at once.
 
@@ -212,20 +165,6 @@ class Pool:
             PoolFullError: a shared table page must be copied and there is no room.
         """
         self._volumes.resize(name, size_bytes)
-
-    def delete_volumes(
-        self, volumes: Sequence[str | int], documents: Mapping[str, bytes | None] = NO_DOCUMENTS
-    ) -> None:
-        """Remove volumes (by name, or number) and their data, and change documents with them, as `create_copies` does.
-
-        What was staged for them is dropped when it is committed. NotFoundError when one does not exist: nothing
-        was changed.
-        """
-        self._volumes.delete(volumes, documents)
-
-    def delete_volume(self, name: str) -> None:
-        """Remove a volume and its data. Logged and written at once. NotFoundError when there is none."""
-        self._volumes.delete([name])
 
     @property
     def documents(self) -> Mapping[str, bytes]:
