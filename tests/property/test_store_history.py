@@ -27,11 +27,13 @@ Content = dict[int, int]
 
 @dataclass
 class Stay:
-    """A volume in the history: what it was at `from_ns`, and until when commits of it are kept."""
+    """A volume in the history: what it was at `from_ns`, what was committed since, and until when that is kept."""
 
     from_ns: int
     base: Content
     until_ns: int | None = None
+    written: list[tuple[int, int, int]] = field(default_factory=list)
+    """(time, track, tag), tag 0 for zeros."""
 
 
 @dataclass
@@ -43,9 +45,10 @@ class Truth:
     first_ns: int | None = None
     contents: dict[int, Content] = field(default_factory=dict)
     stays: dict[int, list[Stay]] = field(default_factory=dict)
-    written: list[tuple[int, int, int, int]] = field(default_factory=list)
-    """(time, volume, track, tag) of all that was committed, tag 0 for zeros."""
     staged: list[tuple[int, int, int, int]] = field(default_factory=list)
+    """(time, volume, track, tag)."""
+    newest_ns: dict[int, int] = field(default_factory=dict)
+    """Of what was committed, by volume."""
 
     def at(self, number: int, at_ns: int) -> Content | None:
         """What a volume was at a time, None when no image of it may be had."""
@@ -55,10 +58,23 @@ class Truth:
             until_ns = self.committed_ns if stay.until_ns is None else stay.until_ns
             if stay.from_ns <= at_ns <= until_ns:
                 content = dict(stay.base)
-                rows = [row for row in self.written if row[1] == number and stay.from_ns < row[0] <= at_ns]
-                content.update((track, tag) for _, _, track, tag in sorted(rows, key=lambda row: row[0]))
+                rows = sorted((row for row in stay.written if row[0] <= at_ns), key=lambda row: row[0])
+                content.update((track, tag) for _, track, tag in rows)
                 return content
         return None
+
+    def commit(self, through_ns: int) -> None:
+        """What is staged up to a time is seen, and kept."""
+        done = sorted((row for row in self.staged if row[0] <= through_ns), key=lambda row: row[0])
+        self.staged = [row for row in self.staged if row[0] > through_ns]
+        for time_ns, number, track, tag in done:
+            self.contents[number][track] = tag
+            self.newest_ns[number] = time_ns
+            stays = self.stays.get(number)
+            if stays and stays[-1].until_ns is None:
+                stays[-1].written.append((time_ns, track, tag))
+        self.committed_ns = through_ns
+        self.now_ns = max(self.now_ns, through_ns)
 
 
 class HistoryMachine(RuleBasedStateMachine):
@@ -83,9 +99,6 @@ class HistoryMachine(RuleBasedStateMachine):
         """Give the constants back."""
         if hasattr(self, "_old"):
             history_keeper.HISTORY_STEP_RECORD_COUNT_MAX, kept_entries.PIECE_ENTRY_COUNT_MAX = self._old  # type: ignore[misc]
-
-    def _tell(self, time_ns: int) -> None:
-        self.truth.now_ns = max(self.truth.now_ns, time_ns)
 
     @rule(
         number=st.sampled_from([1, 2, 3]),
@@ -119,14 +132,10 @@ class HistoryMachine(RuleBasedStateMachine):
         truth = self.truth
         floor_ns = self.pool.staged_through_ns(SESSION, number)
         time_ns = max(floor_ns, truth.now_ns - back)
-        rows = [row[0] for row in truth.written if row[1] == number]
-        stays = truth.stays.get(number)
-        if rows and max(rows) > time_ns:
-            return
-        if stays and max(stays[-1].from_ns, stays[-1].until_ns or 0) > time_ns:
-            return
-        if truth.first_ns is not None and time_ns <= truth.first_ns:
-            return
+        if time_ns < max(
+            [truth.newest_ns.get(number, 0), *(row[0] for row in truth.staged if row[1] == number)]
+        ):
+            return  # within a volume times ascend
         self.pool.stage(
             SESSION, number, time_ns, records((time_ns, number, track, 1, RecordKind.DATA)), tracks(99)
         )
@@ -138,13 +147,7 @@ class HistoryMachine(RuleBasedStateMachine):
         truth = self.truth
         through_ns = max(truth.committed_ns, truth.now_ns + ahead)
         self.pool.commit(SESSION, through_ns)
-        done = [row for row in truth.staged if row[0] <= through_ns]
-        truth.staged = [row for row in truth.staged if row[0] > through_ns]
-        truth.written += done
-        for _, number, track, tag in sorted(done, key=lambda row: row[0]):
-            truth.contents[number][track] = tag
-        truth.committed_ns = through_ns
-        self._tell(through_ns)
+        truth.commit(through_ns)
 
     @rule(number=st.sampled_from([1, 2, 3]))
     def begin(self, number: int) -> None:
@@ -153,7 +156,6 @@ class HistoryMachine(RuleBasedStateMachine):
         stays = truth.stays.setdefault(number, [])
         self.pool.history_begin(SESSION, [number])
         if not stays or stays[-1].until_ns is not None:
-            # Records of the old stay that were committed with older times belong to what the volume is now.
             stays.append(Stay(truth.committed_ns, dict(truth.contents[number])))
             if truth.first_ns is None:
                 truth.first_ns = truth.committed_ns
@@ -217,11 +219,13 @@ class HistoryMachine(RuleBasedStateMachine):
             assert differs <= set(changed[number])
             truth.contents[number] = content
         truth.staged = [row for row in truth.staged if row[0] <= at_ns]
-        kept_numbers = set(present)
-        truth.written = [row for row in truth.written if row[0] <= at_ns or row[1] not in kept_numbers]
-        self.pool.commit(SESSION, at_ns + 1)
-        truth.committed_ns = at_ns + 1
-        truth.now_ns = at_ns + 1
+        for number in present:
+            stay = truth.stays[number][-1]
+            stay.written = [row for row in stay.written if row[0] <= at_ns]
+            truth.newest_ns[number] = min(truth.newest_ns.get(number, 0), at_ns)
+        truth.now_ns = max(at_ns, *truth.newest_ns.values())
+        self.pool.commit(SESSION, truth.now_ns + 1)
+        truth.commit(truth.now_ns + 1)
 
     @rule()
     def sync(self) -> None:
@@ -278,8 +282,11 @@ class HistoryMachine(RuleBasedStateMachine):
             expected = [truth.contents[number].get(track, 0) for track in range(VOLUME_TRACKS)]
             assert shown(pool.volumes[name]) == expected
         if truth.first_ns is not None:
-            times = {row[0] for row in truth.written} | {truth.first_ns, truth.committed_ns}
-            for at_ns in sorted(time for time in times if time >= truth.first_ns)[-4:]:
+            stays = [stay for stays in truth.stays.values() for stay in stays]
+            times = {row[0] for stay in stays for row in stay.written} | {stay.from_ns for stay in stays}
+            times |= {truth.first_ns, truth.committed_ns}
+            within = sorted(time for time in times if truth.first_ns <= time <= truth.committed_ns)
+            for at_ns in (*within[:2], *within[-2:]):
                 self._check_image(at_ns)
         pool.verify()
 
