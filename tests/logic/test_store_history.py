@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from isochrone.model.errors import ConflictError, NotFoundError, RefusedError
+from isochrone.model.errors import ConflictError, NotFoundError, PoolFullError, RefusedError
 from isochrone.model.records import RecordKind
 from isochrone.model.volume_kind import VolumeKind
 from isochrone.store import history_keeper
 from isochrone.store.check import check_pool
 from isochrone.store.disk import Disk
+from isochrone.store.history_keeper import HistoryGivenUp
+from isochrone.store.page_slots import PageSlots
 from isochrone.store.pool import Pool
 from isochrone.testing.sim_disk import SimDisk
 from support.history import SESSION, image, made, put, put_zeros, rewound, shown, shown_at
@@ -212,17 +214,19 @@ def test_commits_go_on_while_an_image_is_made_and_releases_wait() -> None:
     _, pool = pool_with_history()
     put(pool, 20, A, 0, 2)
     pool.commit(SESSION, 20)
-    steps = pool.history_image(SESSION, 20, {A: "t"}, VolumeKind.COPY)
+    put(pool, 21, B, 0, 21, source=1)
+    pool.commit(SESSION, 22)
+    steps = pool.history_image(SESSION, 22, {A: "t", B: "u"}, VolumeKind.COPY)
     call = next(steps)
     put(pool, 30, A, 0, 3)
     pool.commit(SESSION, 30)
-    put(pool, 15, B, 1, 15, source=1)
+    put(pool, 22, B, 1, 22, source=1)
     pool.commit(SESSION, 31)
     waits = pool.history_release(SESSION, 30)
     assert (waits.record_count, waits.is_done, waits.first_ns) == (0, False, 10)
     call()
-    (volume,) = made(steps)
-    assert shown(volume)[0] == 2
+    first, second = made(steps)
+    assert (shown(first)[0], shown(second)[:2]) == (2, [21, 22])
     assert pool.history_release(SESSION, 30).is_done
     pool.verify()
 
@@ -355,3 +359,105 @@ def test_a_history_tells_what_it_holds() -> None:
     assert (stats.record_count, stats.entry_count, stats.track_count) == (2, 5, 3)
     assert (stats.held_bytes, stats.metadata_bytes) == (3 * TRACK, 60)
     assert stats.metadata_bytes <= 64 * stats.entry_count
+
+
+def full_pool_with_history() -> Pool:
+    """All 32 tracks in use: 4 of a volume beside, and a session that wrote one track 28 times."""
+    _, pool = new_pool(track_count=32)
+    pool.create_volume("a", 8 * TRACK)
+    pool.create_volume("b", 8 * TRACK)
+    pool.history_begin(SESSION, [A])
+    pool.volumes["b"].write(0, tracks(1, 2, 3, 4))
+    for time_ns in range(10, 38):
+        put(pool, time_ns, A, 0, time_ns)
+        pool.commit(SESSION, time_ns)
+    assert pool.free_track_count + pool.pending_free_count == 0
+    return pool
+
+
+def test_a_full_pool_gives_up_the_oldest_history_first_and_tells() -> None:
+    pool = full_pool_with_history()
+    told: list[HistoryGivenUp] = []
+    pool.on_history_given_up = told.append
+    pool.volumes["b"].write(4 * TRACK, tracks(5))
+    assert tags(pool, "b", 5) == [1, 2, 3, 4, 5]
+    assert [(given.session, given.first_ns, given.new_first_ns, given.record_count) for given in told] == [
+        (SESSION, 0, 13, 4)
+    ]
+    assert pool.stats().history_given_up_record_count == 4
+    assert [shown_at(pool, at, A)[0] for at in (13, 36, 37)] == [13, 36, 37]
+    with pytest.raises(RefusedError, match="from 13"):
+        shown_at(pool, 12, A)
+    pool.verify()
+
+
+def test_a_full_pool_gives_up_all_history_before_it_says_so_and_never_the_committed_image() -> None:
+    pool = full_pool_with_history()
+    pool.volumes["b"].write(4 * TRACK, tracks(5, 6, 7, 8))
+    put(pool, 40, A, 1, *range(41, 48))
+    pool.stage(SESSION + 1, 0, 9, records((9, B, 0, 8, RecordKind.DATA)), tracks(*range(8)))
+    pool.stage(SESSION + 1, 0, 10, records((10, B, 0, 8, RecordKind.DATA)), tracks(*range(8)))
+    with pytest.raises(PoolFullError):
+        pool.stage(SESSION + 1, 0, 11, records((11, B, 0, 8, RecordKind.DATA)), tracks(*range(8)))
+    assert tags(pool, "a", 1) == [37]
+    assert tags(pool, "b", 8) == [1, 2, 3, 4, 5, 6, 7, 8]
+    stats = pool.history(SESSION)
+    assert stats is not None
+    assert (stats.record_count, stats.first_ns) == (0, 37)
+    pool.commit(SESSION, 40)
+    assert [shown_at(pool, at, A)[:2] for at in (37, 40)] == [[37, 0], [37, 41]]
+    pool.verify()
+
+
+def test_making_room_gives_up_no_more_than_it_must() -> None:
+    pool = full_pool_with_history()
+    assert pool.make_room(0)
+    assert pool.stats().history_given_up_record_count == 0
+    assert pool.make_room(5)
+    assert pool.free_track_count + pool.pending_free_count >= 5
+    stats = pool.history(SESSION)
+    assert stats is not None
+    assert stats.record_count > 18
+    assert not pool.make_room(28)
+    pool.verify()
+
+
+def test_what_only_a_base_holds_goes_last() -> None:
+    _, pool = new_pool(track_count=16)
+    pool.create_volume("a", 8 * TRACK)
+    pool.create_volume("b", 16 * TRACK)
+    pool.volumes["a"].write(0, tracks(*range(1, 9)))
+    pool.history_begin(SESSION, [A])
+    pool.volumes["a"].write(0, tracks(*range(11, 19)))
+    assert pool.history(SESSION) is not None
+    pool.volumes["b"].write(0, tracks(*range(1, 9)))
+    assert (pool.history(SESSION), tags(pool, "a", 8)) == (None, list(range(11, 19)))
+    pool.verify()
+
+
+def test_giving_up_fails_an_image_in_the_making_rather_than_a_write() -> None:
+    pool = full_pool_with_history()
+    steps = pool.history_image(SESSION, 10, {A: "t"}, VolumeKind.COPY)
+    next(steps)()
+    pool.volumes["b"].write(4 * TRACK, tracks(5))
+    with pytest.raises((ConflictError, RefusedError)):
+        made(steps)
+    assert list(pool.volumes) == ["a", "b"]
+    pool.verify()
+
+
+def test_history_goes_as_a_whole_when_giving_up_a_part_would_need_table_pages_that_have_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = full_pool_with_history()
+    told: list[HistoryGivenUp] = []
+    pool.on_history_given_up = told.append
+
+    def no_room(slots: PageSlots, live_page_count: int) -> None:
+        raise PoolFullError("no room for table pages")
+
+    monkeypatch.setattr(PageSlots, "reserve", no_room)
+    pool.volumes["b"].write(4 * TRACK, tracks(5))
+    assert told == [HistoryGivenUp(SESSION, first_ns=0, new_first_ns=None, record_count=28)]
+    assert (tags(pool, "a", 1), tags(pool, "b", 5)) == ([37], [1, 2, 3, 4, 5])
+    pool.verify()

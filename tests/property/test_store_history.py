@@ -21,6 +21,8 @@ from support.store import TRACK, records, run, tracks
 VOLUME_TRACKS = 6
 NAMES = ("a", "b", "c")
 
+RARELY = st.integers(0, 4).map(lambda number: number == 4)
+
 Content = dict[int, int]
 """Tag by track; none for zeros."""
 
@@ -80,8 +82,10 @@ class Truth:
 class HistoryMachine(RuleBasedStateMachine):
     """A pool with a session, and the truth beside it."""
 
-    @initialize(step=st.integers(1, 5), piece=st.integers(1, 8))
-    def create(self, step: int, piece: int) -> None:
+    @initialize(
+        step=st.integers(1, 5), piece=st.integers(1, 8), kept=st.sets(st.sampled_from([1, 2, 3]), min_size=1)
+    )
+    def create(self, step: int, piece: int, kept: set[int]) -> None:
         """Small steps and pieces, so that their borders are met."""
         self._old = history_keeper.HISTORY_STEP_RECORD_COUNT_MAX, kept_entries.PIECE_ENTRY_COUNT_MAX
         history_keeper.HISTORY_STEP_RECORD_COUNT_MAX = step  # type: ignore[misc]
@@ -94,6 +98,8 @@ class HistoryMachine(RuleBasedStateMachine):
             self.pool.create_volume(name, VOLUME_TRACKS * TRACK)
         for number in (1, 2, 3):
             self.truth.contents[number] = {}
+        for number in sorted(kept):
+            self.begin(number)
 
     def teardown(self) -> None:
         """Give the constants back."""
@@ -109,9 +115,10 @@ class HistoryMachine(RuleBasedStateMachine):
             min_size=1,
             max_size=5,
         ),
+        commit=st.booleans(),
     )
-    def stage(self, number: int, rows: list[tuple[int, int, int, int]]) -> None:
-        """Stage records of a volume, each volume by a source of its own; a tag of 0 is zeros."""
+    def stage(self, number: int, rows: list[tuple[int, int, int, int]], commit: bool) -> None:
+        """Stage records of a volume, each volume by a source of its own, and commit at times; a tag of 0 is zeros."""
         truth = self.truth
         time_ns = truth.now_ns
         array = []
@@ -125,6 +132,8 @@ class HistoryMachine(RuleBasedStateMachine):
             truth.staged += [(time_ns, number, track + i, tag) for i in range(length)]
         self.pool.stage(SESSION, number, time_ns, records(*array), tracks(*payload))
         truth.now_ns = time_ns
+        if commit:
+            self.commit(0)
 
     @rule(number=st.sampled_from([2, 3]), back=st.integers(0, 30), track=st.integers(0, VOLUME_TRACKS - 1))
     def stage_late(self, number: int, back: int, track: int) -> None:
@@ -160,9 +169,11 @@ class HistoryMachine(RuleBasedStateMachine):
             if truth.first_ns is None:
                 truth.first_ns = truth.committed_ns
 
-    @rule(number=st.sampled_from([1, 2, 3]))
-    def end(self, number: int) -> None:
+    @rule(number=st.sampled_from([1, 2, 3]), is_meant=RARELY)
+    def end(self, number: int, is_meant: bool) -> None:
         """A volume is not kept any more."""
+        if not is_meant:
+            return
         stays = self.truth.stays.get(number)
         self.pool.history_end(SESSION, number)
         if stays and stays[-1].until_ns is None:
@@ -189,19 +200,23 @@ class HistoryMachine(RuleBasedStateMachine):
             assert self.pool.histories == ()
 
     @precondition(lambda self: self.truth.first_ns is not None)
-    @rule()
-    def drop(self) -> None:
+    @rule(is_meant=RARELY)
+    def drop(self, is_meant: bool) -> None:
         """Give all of it up."""
+        if not is_meant:
+            return
         self.pool.history_drop(SESSION)
         self.truth.first_ns = None
         self.truth.stays.clear()
 
     @precondition(lambda self: self.truth.first_ns is not None)
-    @rule(back=st.integers(0, 12))
-    def rewind(self, back: int) -> None:
+    @rule(back=st.integers(0, 12), is_meant=RARELY)
+    def rewind(self, back: int, is_meant: bool) -> None:
         """Go back; what is staged behind it is discarded first. The next commit shows that another future began."""
         truth = self.truth
         assert truth.first_ns is not None
+        if not is_meant:
+            return
         at_ns = max(truth.first_ns, truth.committed_ns - back)
         present = [n for n, stays in truth.stays.items() if stays and stays[-1].until_ns is None]
         present = [n for n in present if truth.stays[n][-1].from_ns <= at_ns]
@@ -281,7 +296,12 @@ class HistoryMachine(RuleBasedStateMachine):
         for number, name in zip((1, 2, 3), NAMES, strict=True):
             expected = [truth.contents[number].get(track, 0) for track in range(VOLUME_TRACKS)]
             assert shown(pool.volumes[name]) == expected
+        stats = pool.history(SESSION)
+        assert (stats.first_ns if stats else None) == truth.first_ns
+        assert pool.stats().volume_count == len(NAMES) + sum(map(len, truth.stays.values()))
         if truth.first_ns is not None:
+            assert stats is not None
+            assert stats.through_ns == truth.committed_ns
             stays = [stay for stays in truth.stays.values() for stay in stays]
             times = {row[0] for stay in stays for row in stay.written} | {stay.from_ns for stay in stays}
             times |= {truth.first_ns, truth.committed_ns}

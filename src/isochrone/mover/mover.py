@@ -348,7 +348,9 @@ class Mover:
         wanted = len(received.payload) // pool.track_size_bytes
         if pool.free_track_count + pool.pending_free_count - wanted >= kept or state.joined_ns is None:
             return False
-        return state.through_ns > min(o.through_ns for o in self.sources.values() if o.joined_ns is not None)
+        if state.through_ns <= min(o.through_ns for o in self.sources.values() if o.joined_ns is not None):
+            return False
+        return not pool.make_room(wanted + kept)
 
     def _stage(self, source: int, state: Source, received: ReceivedSet) -> bool:
         state.is_kept_back = False

@@ -237,7 +237,7 @@ class Suspension:
         pool = self._core.pool
         if pool.read_only_reason is not None:
             return [f"the pool to take writes: {pool.read_only_reason}"]
-        free = pool.free_track_count + pool.pending_free_count
+        free = pool.available_track_count
         wanted = 2 * self._core.mover.tracks_kept
         if free < wanted:
             return [f"room in the pool: {free} tracks are free, {wanted} are needed"]

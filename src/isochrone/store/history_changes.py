@@ -9,17 +9,19 @@ linking an entry into a base uses that reference up, linking it into an image co
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isochrone.store.history import History, KeptVolume, redirected
+from isochrone.store.holds import REFERENCES
 from isochrone.store.pointer_copy import share
 from isochrone.store.staging import Chunk
 from isochrone.store.state import PoolState
 from isochrone.store.tables import Assigned, VolumeTable
 
-_COMPARED_PAGE_COUNT = 1024
+_COMPARED_PAGE_COUNT: Final = 1024
 """Pages compared at once: 8 MiB of temporary arrays."""
 
 
@@ -103,6 +105,19 @@ def changed_tracks(state: PoolState, table: VolumeTable, other: VolumeTable) -> 
         rows, columns = np.nonzero(pages != state.arena.pages(other.pages[part]))
         found.append(part[rows] * pages.shape[1] + columns)
     return np.concatenate(found)
+
+
+def held_by_bases(state: PoolState, history: History) -> int:
+    """Return how many tracks only the bases of a history refer to."""
+    count = 0
+    for stay in history.volumes:
+        pages = state.volumes[stay.base].pages
+        own = pages[state.arena.counts[pages] == 1]
+        for start in range(0, len(own), _COMPARED_PAGE_COUNT):
+            entries = state.arena.pages(own[start : start + _COMPARED_PAGE_COUNT]).ravel()
+            counts = state.allocator.counts[entries[entries != 0]]
+            count += int(np.count_nonzero((counts & REFERENCES) == 1))
+    return count
 
 
 def _forget_passed(state: PoolState, session: int, history: History) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from isochrone.model.errors import ConflictError, NotFoundError, RefusedError
+from isochrone.model.errors import ConflictError, NotFoundError, PoolFullError, RefusedError
 from isochrone.model.volume_kind import VolumeKind
 from isochrone.store.documents import Documents
 from isochrone.store.history import History, HistoryStats, KeptVolume
@@ -23,6 +23,7 @@ from isochrone.store.history_changes import (
     drop_history,
     end_volume,
     give_back,
+    held_by_bases,
     release_history,
     rewind,
 )
@@ -45,6 +46,8 @@ from isochrone.store.volume_set import VolumeSet, check_writable
 
 HISTORY_STEP_RECORD_COUNT_MAX: Final = 1 << 16
 """Records that one step gives up, but for more of one time."""
+HISTORY_GIVE_UP_PART: Final = 8
+"""When the pool is full, a step gives up at most this part of a history, so that no small need costs all of it."""
 HISTORY_ENTRY_BYTES: Final = 24
 HISTORY_TRACK_BYTES: Final = 4
 
@@ -73,8 +76,29 @@ class HistoryReleased:
     is_done: bool
 
 
+@dataclass(frozen=True, slots=True)
+class HistoryGivenUp:
+    """History that went because the pool was full.
+
+    Attributes:
+        first_ns: the history began here.
+        new_first_ns: it begins here now; None when all of it went.
+        record_count: records that went.
+    """
+
+    session: int
+    first_ns: int
+    new_first_ns: int | None
+    record_count: int
+
+
 class HistoryKeeper:
-    """Histories of one pool."""
+    """Histories of one pool.
+
+    Attributes:
+        on_given_up: called when history had to go because the pool was full.
+        given_up_record_count: records that went so.
+    """
 
     def __init__(self, parts: VolumeParts, documents: Documents, stager: Stager, volumes: VolumeSet) -> None:
         self._parts = parts
@@ -82,6 +106,8 @@ class HistoryKeeper:
         self._documents = documents
         self._volumes = volumes
         self._stager = stager
+        self.on_given_up: Callable[[HistoryGivenUp], None] = _ignore
+        self.given_up_record_count = 0
 
     def begin(self, session: int, numbers: Sequence[int], documents: Mapping[str, bytes | None]) -> None:
         """Keep what is committed of some volumes from now on; see `Pool.history_begin`."""
@@ -127,6 +153,10 @@ class HistoryKeeper:
             parts.append((RecordType.HISTORY_DROP, SESSION.pack(session)))
         self._volumes.log_together(parts + self._documents.change(documents))
 
+    def sessions(self) -> tuple[int, ...]:
+        """Return the sessions that have a history."""
+        return tuple(self._state.histories)
+
     def stats(self, session: int) -> HistoryStats | None:
         """Return a history in numbers; see `Pool.history`."""
         history = self._state.histories.get(session)
@@ -145,19 +175,50 @@ class HistoryKeeper:
             history.rewound_ns,
         )
 
-    def release(self, session: int, through_ns: int, *, regardless: bool = False) -> HistoryReleased:
-        """Give up the oldest history; see `Pool.history_release`. `regardless` of images that are being made."""
+    def release(self, session: int, through_ns: int) -> HistoryReleased:
+        """Give up the oldest history; see `Pool.history_release`."""
         self._parts.health.check()
         check_u64(session=session, through_ns=through_ns)
         history = self._history(session)
         through_ns = min(through_ns, history.through_ns)
-        if history.pin_count and not regardless:
+        if history.pin_count:
             return HistoryReleased(history.first_ns, 0, 0, through_ns <= history.first_ns)
-        entries = history.entries
-        reached_ns = through_ns
-        if entries.record_count > HISTORY_STEP_RECORD_COUNT_MAX:
-            reached_ns = min(through_ns, entries.time_of(HISTORY_STEP_RECORD_COUNT_MAX))
+        reached_ns = _step_ns(history, through_ns, HISTORY_STEP_RECORD_COUNT_MAX)
         return replace(self._release(session, history, reached_ns), is_done=reached_ns == through_ns)
+
+    def give_up_oldest(self) -> bool:
+        """The pool is full: give up some of what was given up before, else of the history that begins first.
+
+        Images that are being made of it fail. False when nothing is left that holds tracks.
+        """
+        if self._state.given_up.record_count:
+            self.give_back()
+            return True
+        histories = sorted(self._state.histories.items(), key=lambda item: item[1].first_ns)
+        return any(self._give_up(session, history) for session, history in histories)
+
+    def _give_up(self, session: int, history: History) -> bool:
+        """Give up a part of a history, or what it holds beside what volumes show; False when that is nothing."""
+        first_ns, record_count = history.first_ns, history.entries.record_count
+        if record_count:
+            count = min(HISTORY_STEP_RECORD_COUNT_MAX, -(-record_count // HISTORY_GIVE_UP_PART))
+            try:
+                self._release(session, history, _step_ns(history, history.through_ns, count))
+            except PoolFullError:  # table pages, which have no room in the file system: dropping needs none
+                self._drop(session)
+        elif held_by_bases(self._state, history):
+            self._drop(session)
+        else:
+            return False
+        gone = record_count - history.entries.record_count
+        self.given_up_record_count += gone
+        new_first_ns = history.first_ns if session in self._state.histories else None
+        self.on_given_up(HistoryGivenUp(session, first_ns, new_first_ns, gone))
+        return True
+
+    def _drop(self, session: int) -> None:
+        self._gone(drop_history(self._state, session))
+        self._parts.log.append(RecordType.HISTORY_DROP, SESSION.pack(session))
 
     def give_back(self) -> int:
         """Drop the tracks of some of what was given up; return how many of them nothing refers to any more."""
@@ -339,6 +400,17 @@ class HistoryKeeper:
     def _gone(self, bases: Sequence[int]) -> None:
         for base in bases:
             self._volumes.forget(base)
+
+
+def _step_ns(history: History, through_ns: int, record_count: int) -> int:
+    """Return the time up to which a step goes: `record_count` records, or more of one time, none behind `through_ns`."""
+    if history.entries.record_count <= record_count:
+        return through_ns
+    return min(through_ns, history.entries.time_of(record_count))
+
+
+def _ignore(_: HistoryGivenUp) -> None:
+    """Nobody wants to be told."""
 
 
 def _copy(source: int, number: int, kind: VolumeKind, name: str) -> Part:

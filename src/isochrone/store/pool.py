@@ -6,7 +6,7 @@ may run in a thread while the pool goes on. Nothing in here knows the time or an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from uuid import UUID
@@ -14,7 +14,6 @@ from uuid import UUID
 from isochrone.model.errors import DamagedError, PoolFullError
 from isochrone.model.records import RecordArray
 from isochrone.model.sizes import TRACK_SIZE_DEFAULT_BYTES
-from isochrone.model.volume_kind import VolumeKind
 from isochrone.store.checkpoint import CheckpointFiles
 from isochrone.store.checkpointer import Checkpointer
 from isochrone.store.create import create_pool
@@ -23,23 +22,24 @@ from isochrone.store.documents import Documents
 from isochrone.store.durability import Durability, Steps
 from isochrone.store.head import Trouble
 from isochrone.store.health import Health
-from isochrone.store.history import HistoryStats
-from isochrone.store.history_keeper import HistoryKeeper, HistoryReleased, Rewinding, VolumeImages
+from isochrone.store.history_keeper import HistoryKeeper
 from isochrone.store.log import Log
 from isochrone.store.page_slots import PAGES_NAME, PageSlots
 from isochrone.store.parts import open_part
 from isochrone.store.pool_copies import PoolCopies
+from isochrone.store.pool_histories import PoolHistories
 from isochrone.store.recovery import Recovered, recover
+from isochrone.store.room import Room
 from isochrone.store.stager import Stager
 from isochrone.store.staging import Staged
 from isochrone.store.state import CommitResult
 from isochrone.store.stats import PoolStats
 from isochrone.store.verify import verify_state
 from isochrone.store.volume import Volume, VolumeParts
-from isochrone.store.volume_set import NO_DOCUMENTS, VolumeSet
+from isochrone.store.volume_set import VolumeSet
 
 
-class Pool(PoolCopies):
+class Pool(PoolCopies, PoolHistories):
     """An open pool.
 
     Attributes:
@@ -64,9 +64,21 @@ class Pool(PoolCopies):
         self._log = Log(disk, superblock)
         self._health = Health(self._log.head.note_failed_datasync)
         self._durability = Durability(self._log, self._tracks, self._state, self._health, self.log_write)
+        self._room = Room(
+            self._state,
+            self._slots,
+            self._durability,
+            lambda: self.stager.reserved_page_count,
+            lambda: self._histories.give_up_oldest(),
+        )
         self._is_closed = False
         self._parts = VolumeParts(
-            self._state, self._tracks, self._log, self._health, self.reserve, self._durability.sync_inline
+            self._state,
+            self._tracks,
+            self._log,
+            self._health,
+            self._room.reserve,
+            self._durability.sync_inline,
         )
         self._documents = Documents(self._state.documents, self._log)
         self.stager = Stager(self._parts)
@@ -267,97 +279,6 @@ class Pool(PoolCopies):
         """Forget a session: staged entries, staged and committed times. Nothing happens when it is unknown."""
         self.stager.end_session(session)
 
-    def history_begin(
-        self, session: int, numbers: Sequence[int], documents: Mapping[str, bytes | None] = NO_DOCUMENTS
-    ) -> None:
-        """Keep what a session commits to some volumes from now on, beginning with what they are now.
-
-        Images of them exist from `committed_through_ns(session)` on. Volumes that are kept already stay as they are. Logged
-        and written as one with `documents`, as `create_copies` does. A volume that is deleted or gets another size is not
-        kept from then on.
-
-        Raises:
-            NotFoundError: there is no such volume, or document to be deleted.
-            RefusedError: a volume is read-only. BusyError: a limit of the pool is reached.
-            PoolFullError: no room for table pages. In all cases nothing was changed.
-        """
-        self._histories.begin(session, numbers, documents)
-
-    def history_end(self, session: int, number: int) -> None:
-        """Keep no more of a volume, which leaves the session; what there is stays until it is released as old.
-
-        Nothing happens when the volume is not kept.
-        """
-        self._histories.end(session, number)
-
-    def history_drop(self, session: int, documents: Mapping[str, bytes | None] = NO_DOCUMENTS) -> None:
-        """Give up all that is kept of a session, at once; its tracks come back bit by bit, with the next syncs.
-
-        Images of it that are being made fail. Nothing but the documents is changed when there is no history.
-        """
-        self._histories.drop(session, documents)
-
-    def history(self, session: int) -> HistoryStats | None:
-        """Return what is kept of a session, in numbers; None when nothing is."""
-        return self._histories.stats(session)
-
-    @property
-    def histories(self) -> tuple[int, ...]:
-        """Sessions that have a history; a session may have ended before it."""
-        return tuple(self._state.histories)
-
-    def history_release(self, session: int, through_ns: int) -> HistoryReleased:
-        """Give up a step's worth of the oldest history, none behind `through_ns`; call again while it is not done.
-
-        A time behind the history's end counts as its end. Nothing goes while an image is being made of it. Written with
-        the next log_write.
-
-        Raises:
-            NotFoundError: the session has no history.
-            PoolFullError: no room for the table pages of the bases; nothing was changed.
-        """
-        return self._histories.release(session, through_ns)
-
-    def history_image(
-        self,
-        session: int,
-        at_ns: int,
-        names: Mapping[int, str],
-        kind: VolumeKind,
-        documents: Mapping[str, bytes | None] = NO_DOCUMENTS,
-    ) -> VolumeImages:
-        """Yield blocking calls, as `sync` does, that make the image of volumes of a session at a time; return the volumes.
-
-        For use with `yield from`, or a driver that takes the value of StopIteration. Commits go on between the calls. The
-        image exists when the generator ends, and is logged as one with `documents`; before that there is no trace of
-        it. Close a generator that is not driven to its end.
-
-        Args:
-            at_ns: any instant from the history's first to its last, both included.
-            names: of the volumes to be made, as `kind` demands, by number of the volume they are to show.
-
-        Raises:
-            NotFoundError: the session has no history. RefusedError: there is no image of the volumes at that time.
-            ConflictError: a name is taken, or the history was given up meanwhile. BusyError: a limit is reached.
-            PoolFullError: no room for table pages. In all cases nothing was changed.
-        """
-        return self._histories.image(session, at_ns, names, kind, documents)
-
-    def history_rewind(
-        self, session: int, at_ns: int, documents: Mapping[str, bytes | None] = NO_DOCUMENTS
-    ) -> Rewinding:
-        """Yield calls as `history_image` does, that make all kept volumes what they were; return the tracks changed since.
-
-        `committed_through_ns` is that time then. Entries that are staged with a later time are the caller's to discard,
-        before. History behind it stays, and images of it can be made, until something is committed. Volumes that are not
-        kept any more, or were not yet at that time, stay as they are.
-
-        The changed tracks (by volume number, ascending) are those that differ, and those that history has an entry of
-        behind the time; so they are the same when a rewind is repeated because its caller died before it had made use of
-        them. Raises as `history_image` does.
-        """
-        return self._histories.rewind(session, at_ns, documents)
-
     def log_write(self) -> None:
         """Bring everything logged so far to the log file: from then on it survives the death of the process.
 
@@ -422,8 +343,14 @@ class Pool(PoolCopies):
         return self._state.allocator.free_count
 
     @property
+    def available_track_count(self) -> int:
+        """Tracks that can be had: free or pending ones, and at most how many more by giving history up."""
+        allocator = self._state.allocator
+        return allocator.free_count + allocator.pending_count + self._state.kept_track_count
+
+    @property
     def used_track_count(self) -> int:
-        """Tracks that volumes or staged entries refer to."""
+        """Tracks that volumes, staged entries or histories refer to."""
         return self._state.allocator.used_count
 
     @property
@@ -442,6 +369,9 @@ class Pool(PoolCopies):
             pending_free_count=state.allocator.pending_count,
             quarantined_track_count=state.allocator.quarantined_count,
             staged_track_count=state.staged_track_count,
+            history_track_count=state.kept_track_count,
+            history_record_count=sum(history.entries.record_count for history in state.histories.values()),
+            history_given_up_record_count=self._histories.given_up_record_count,
             mapped_track_count=sum(table.mapped_track_count for table in state.volumes.values()),
             volume_count=len(state.volumes),
             table_page_count=state.arena.live_count,
@@ -463,25 +393,17 @@ class Pool(PoolCopies):
     def reserve(self, track_count: int, page_count: int) -> None:
         """Make sure that tracks, and table pages beside those that staged entries need, can be taken now.
 
-        Pending tracks are made free by a sync, inline, when there are too few free ones.
+        When there are too few free tracks the oldest history is given up, in steps, and pending tracks are made free by a
+        sync, inline.
 
         Raises:
-            PoolFullError: there are not enough; nothing was changed.
+            PoolFullError: there are not enough, also without any history; what volumes show was not changed.
         """
-        allocator = self._state.allocator
-        if page_count:
-            self._slots.reserve(self._state.arena.live_count + self.stager.reserved_page_count + page_count)
-        if track_count <= allocator.free_count:
-            return
-        if track_count <= allocator.free_count + allocator.pending_count:
-            self._durability.sync_inline()
-        if track_count > allocator.free_count:
-            raise PoolFullError(
-                f"{track_count} tracks are needed, {allocator.free_count} of {self.track_count} are free: delete or trim "
-                "volumes, or move to a bigger pool",
-                track_count=track_count,
-                free_track_count=allocator.free_count,
-            )
+        self._room.reserve(track_count, page_count)
+
+    def make_room(self, track_count: int) -> bool:
+        """Give up the oldest history until so many tracks are free, or will be after a sync; False when that fails."""
+        return self._room.make(track_count)
 
     def close(self) -> None:
         """Make everything durable, write a last checkpoint, and give folder and files back. May be called

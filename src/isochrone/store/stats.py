@@ -11,6 +11,9 @@ class PoolStats:
 
     Attributes:
         quarantined_track_count: tracks that the device could not write; not used before the pool is opened anew.
+        history_track_count: of the used ones, those that histories refer to; volumes may show them, too.
+        history_record_count: records that histories keep.
+        history_given_up_record_count: that had to go because the pool was full, since it was opened.
         mapped_track_count: entries of all volumes; more than tracks linked when volumes share them.
         metadata_bytes: memory of tables, counts and free map.
         log_used_bytes: of the current segment.
@@ -24,6 +27,9 @@ class PoolStats:
     pending_free_count: int
     quarantined_track_count: int
     staged_track_count: int
+    history_track_count: int
+    history_record_count: int
+    history_given_up_record_count: int
     mapped_track_count: int
     volume_count: int
     table_page_count: int
