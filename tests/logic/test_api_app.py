@@ -10,6 +10,7 @@ import pytest
 
 from isochrone.api.app import create_app
 from isochrone.api.errors import STATUS_BY_ERROR
+from isochrone.api.history_operations import HistoryOperations
 from isochrone.api.limits import REQUEST_BODY_BYTES_MAX
 from isochrone.api.operations import Operations
 from isochrone.model.errors import IsochroneError
@@ -45,6 +46,10 @@ EVERY_REQUEST: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/v1/sessions/bank/recover", {"incomplete": True}),
     ("POST", "/v1/sessions/bank/resync", {"discard": "secondary"}),
     ("POST", "/v1/sessions/ledger/instants", {"text": "before the upgrade"}),
+    ("GET", "/v1/sessions/bank/history", None),
+    ("POST", "/v1/sessions/bank/images", {"image": "db", "before_s": 60}),
+    ("GET", "/v1/sessions/bank/images", None),
+    ("DELETE", "/v1/sessions/bank/images/db", None),
     ("DELETE", "/v1/sessions/bank", None),
 ]
 
@@ -70,8 +75,13 @@ def test_every_operation_is_reached_by_a_request_and_every_request_succeeds() ->
     operations = FakeOperations()
     answers = ask(operations, *(request(*each) for each in EVERY_REQUEST))
     assert [answer.text for answer in answers if not answer.is_success] == []
-    declared = {name for name, _ in inspect.getmembers(Operations, inspect.isfunction) if name[0] != "_"}
-    assert set(operations.calls) == declared
+    assert set(operations.calls) == declared(Operations)
+    assert set(operations.past.calls) == declared(HistoryOperations)
+
+
+def declared(operations: type) -> set[str]:
+    """The methods of a protocol."""
+    return {name for name, _ in inspect.getmembers(operations, inspect.isfunction) if name[0] != "_"}
 
 
 def test_the_description_lists_every_route_with_its_errors() -> None:
@@ -79,7 +89,7 @@ def test_the_description_lists_every_route_with_its_errors() -> None:
     described = {
         (method.upper(), path) for path, methods in description["paths"].items() for method in methods
     }
-    names = {"/db": "/{name}", "/bank": "/{name}", "/ledger": "/{name}"}
+    names = {"/images/db": "/images/{image}", "/db": "/{name}", "/bank": "/{name}", "/ledger": "/{name}"}
     asked = set()
     for method, path, _ in EVERY_REQUEST:
         for name, template in names.items():

@@ -354,7 +354,7 @@ def answering(agrees: bool) -> Callable[..., bool]:
 def test_a_named_instant_is_told_with_its_exact_time(isochrone: CommandLine) -> None:
     told = done(isochrone("session", "mark", "ledger", "before the upgrade")).out
     assert "'before the upgrade'" in told
-    assert " ns), durable at the secondary" in told
+    assert "), durable at the secondary" in told
     answer = json.loads(done(isochrone("session", "mark", "ledger", "x", "--no-wait", "--json")).out)
     assert (answer["text"], answer["hardened"]) == ("x", False)
 
@@ -371,6 +371,86 @@ def test_an_instant_that_cannot_be_called_so_is_refused(isochrone: CommandLine, 
     refused = isochrone("session", "mark", "ledger", text)
     assert refused.code == ExitCode.REFUSED
     assert "one line of 1 to 200" in refused.err
+
+
+def test_the_history_of_a_session_is_shown(isochrone: CommandLine) -> None:
+    told = done(isochrone("session", "history", "bank")).out
+    for words in (
+        "any instant, but for gaps",
+        "given up through",
+        "a resync is under way",
+        "before the upgrade",
+    ):
+        assert words in told
+    assert json.loads(done(isochrone("session", "history", "bank", "--json")).out)["window_s_max"] == 86_400
+
+
+def test_an_image_is_made_listed_and_discarded(isochrone: CommandLine, operations: FakeOperations) -> None:
+    made = done(isochrone("session", "image", "bank", "--as", "drill")).out
+    assert "test image drill of session bank" in made
+    assert "db-copy~drill" in made
+    assert "left out, because there is no image of them then: late" in made
+    assert "--as drill --discard" in made
+    assert "db-copy~drill" in done(isochrone("session", "image", "bank", "--list")).out
+    unasked = isochrone("session", "image", "bank", "--discard")
+    assert unasked.code == ExitCode.REFUSED
+    assert "Discard drill of session bank" in unasked.err
+    operations.past.clients = ("unix client 7",)
+    in_use = isochrone("session", "image", "bank", "--as", "drill", "--discard", "--yes")
+    assert in_use.code == ExitCode.CONFLICT
+    assert "unix client 7" in in_use.err
+    operations.past.clients = ()
+    assert (
+        "drill of session bank is discarded"
+        in done(isochrone("session", "image", "bank", "--discard", "--yes")).out
+    )
+    none_left = isochrone("session", "image", "bank", "--discard", "--yes")
+    assert none_left.code == ExitCode.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("at", "field", "value"),
+    [
+        ("1763638262123456789", "at_ns", 1763638262123456789),
+        ("-5m", "before_s", 300.0),
+        ("before the upgrade", "instant", "before the upgrade"),
+    ],
+)
+def test_an_instant_is_written_in_several_ways(
+    isochrone: CommandLine, operations: FakeOperations, at: str, field: str, value: object
+) -> None:
+    done(isochrone("session", "image", "bank", "--at", at))
+    assert operations.past.requests[0].model_dump(exclude_none=True) == {field: value}
+
+
+def test_a_moment_of_the_wall_clock_says_its_offset(
+    isochrone: CommandLine, operations: FakeOperations
+) -> None:
+    done(isochrone("session", "image", "bank", "--at", "2026-11-20T10:31:02.123456Z"))
+    at = operations.past.requests[0].at
+    assert at is not None
+    assert at.isoformat() == "2026-11-20T10:31:02.123456+00:00"
+    refused = isochrone("session", "image", "bank", "--at", "2026-11-20T10:31:02")
+    assert refused.code == ExitCode.REFUSED
+    assert "offset from UTC" in refused.err
+
+
+@pytest.mark.parametrize("options", [("--list", "--discard"), ("--at", "-5m", "--list"), ("--at", "-1y")])
+def test_options_of_an_image_that_make_no_sense_are_refused(
+    isochrone: CommandLine, options: tuple[str, ...]
+) -> None:
+    assert isochrone("session", "image", "bank", *options).code == ExitCode.REFUSED
+
+
+def test_a_recovery_to_an_instant_is_asked_about_with_what_it_keeps(isochrone: CommandLine) -> None:
+    done(isochrone(*CREATE_BANK, "--wait"))
+    asked = isochrone("session", "recover", "bank", "--at", "-10m")
+    assert asked.code == ExitCode.REFUSED
+    assert "as it was at -10m" in asked.err
+    assert "kept as snapshots" in asked.err
+    done(isochrone("session", "recover", "bank", "--at", "-10m", "--yes"))
+    both = isochrone("session", "recover", "bank", "--at", "-10m", "--drain", "--yes")
+    assert both.code == ExitCode.REFUSED
 
 
 def test_a_session_is_deleted(isochrone: CommandLine) -> None:

@@ -26,7 +26,10 @@ from isochrone.capture.own_marks import OwnMarks
 from isochrone.capture.primary import Primary
 from isochrone.capture.settings import CaptureSettings
 from isochrone.controller.exports import PoolExports
+from isochrone.controller.fed_sessions import FedSessions
+from isochrone.controller.image_catalogue import ImageCatalogue
 from isochrone.controller.operations import ControllerOperations
+from isochrone.controller.past import Past
 from isochrone.controller.primary_shell import PrimaryShell
 from isochrone.controller.session_set import SessionSet
 from isochrone.link.messages import PROTOCOL_VERSION, Configure, Hello, WantedVolume
@@ -83,12 +86,24 @@ class World:
             flush=self.flush,
             on_fatal=self.fatal,
         )
+        self.past = Past(
+            self.pool,
+            ImageCatalogue(self.pool),
+            self.sessions,
+            fed=FedSessions(self.primary, self.sessions),
+            clients_of=lambda _: [],
+            children_of=lambda _: [],
+            forget_export=self.exports.forget,
+            clock=self.clock,
+            flush=self.flush,
+        )
         self.operations = ControllerOperations(
             self.pool,
             "/pool",
             self.exports,
             self.primary,
             self.sessions,
+            self.past,
             controller=lambda _: CONTROLLER,
             controller_name="c",
             checkpoint_age_s=lambda: None,

@@ -11,6 +11,7 @@ from isochrone.report.metrics import FAMILIES, Family, exposition
 from isochrone.report.models import StatusReport
 from isochrone.report.split_models import SplitReport
 from isochrone.report.times import NOT_MEASURED
+from support.fake_history_operations import SUMMARY
 from support.reports import EMPTY, SESSION, STATUS
 
 UNITS = (
@@ -36,6 +37,8 @@ UNITLESS = {
     "held_writes",
     "active_regions",
     "checkpoint_waits",
+    "history_records",
+    "history_failing",
 }
 
 
@@ -125,3 +128,25 @@ def test_who_wrote_since_a_recovery_can_be_alerted_on(divergence: Divergence) ->
 def test_a_session_that_was_not_recovered_has_no_divergence() -> None:
     running = STATUS.model_copy(update={"sessions": (SESSION.model_copy(update={"split": None}),)})
     assert not [name for name, _ in samples(running) if name == "isochrone_session_divergence"]
+
+
+def test_a_history_is_measured_while_there_is_one() -> None:
+    settings = SESSION.settings.model_copy(update={"history_s_max": 86_400.0, "history_bytes_max": 20 << 30})
+    session = SESSION.model_copy(update={"history": SUMMARY, "settings": settings})
+    found = samples(STATUS.model_copy(update={"sessions": (session,)}))
+    labels = (("session", SESSION.name),)
+    assert {
+        name.removeprefix("isochrone_session_history_"): value
+        for (name, its), value in found.items()
+        if "_history_" in name and its == labels
+    } == {
+        "seconds": 3600,
+        "limit_seconds": 86_400,
+        "bytes": 1200 * 4096,
+        "metadata_bytes": 1200 * 28,
+        "limit_bytes": 20 << 30,
+        "records": 1200,
+        "given_up_lag_seconds": 4000,
+        "failing": 0,
+    }
+    assert not any("_history_" in name for name, _ in samples(STATUS))

@@ -10,6 +10,7 @@ from isochrone.model.split import Divergence
 from isochrone.model.states import SessionState
 from isochrone.report.backlog_models import BacklogReport, VolumeDelayReport
 from isochrone.report.models import PacingReport
+from isochrone.report.recovery_text import recover_question, recovered_text
 from isochrone.report.split_models import SplitReport
 from isochrone.report.text import (
     capture_view,
@@ -18,8 +19,6 @@ from isochrone.report.text import (
     pairs_table,
     pool_line,
     pool_view,
-    recover_question,
-    recovered_text,
     session_view,
     sessions_table,
     sources_table,

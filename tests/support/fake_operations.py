@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from isochrone.api.history_requests import NameInstantRequest
 from isochrone.api.requests import (
     AddPairsRequest,
     ChangeSessionRequest,
@@ -19,7 +18,6 @@ from isochrone.api.requests import (
 from isochrone.model import errors
 from isochrone.model.errors import ConflictError, IsochroneError, NotFoundError, RefusedError
 from isochrone.model.states import PairState, SessionState
-from isochrone.report.history_models import InstantReport
 from isochrone.report.models import (
     CaptureReport,
     ExportState,
@@ -31,6 +29,7 @@ from isochrone.report.models import (
     VolumeReport,
     VolumeRole,
 )
+from support.fake_history_operations import FakeHistoryOperations
 from support.reports import CAPTURE, CONTROLLER, POOL, SESSION, SOURCE, VOLUME, behind
 
 
@@ -45,6 +44,7 @@ class FakeOperations:
     def __init__(self) -> None:
         self.failure: BaseException | None = None
         self.calls: list[str] = []
+        self.past = FakeHistoryOperations()
         self.pool_report = POOL
         self.tracks_copied_per_look = 400
         self._volumes = {VOLUME.name: VOLUME}
@@ -189,15 +189,6 @@ class FakeOperations:
         if request.discard is None:
             raise RefusedError("say whose writes are given up")
         return self._change(name, state=SessionState.ACTIVE, recovered=None)
-
-    async def name_instant(self, name: str, request: NameInstantRequest) -> InstantReport:
-        self._called("name_instant")
-        if name in self._sessions:
-            raise ConflictError(f"the mover of session {name} is here: give the command to a primary")
-        capture = await self.capture(name)
-        return InstantReport(
-            session=capture.name, text=request.text, time=behind(3), hardened=request.wait_s > 0
-        )
 
     async def delete_session(self, name: str) -> None:
         self._called("delete_session")

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from isochrone import __version__
 from isochrone.api.errors import ErrorBody, error_response, validation_error
-from isochrone.api.history_requests import NameInstantRequest
+from isochrone.api.history_routes import history_routes
 from isochrone.api.limits import BodyLimits
 from isochrone.api.operations import Operations
 from isochrone.api.requests import (
@@ -35,7 +35,6 @@ from isochrone.api.requests import (
 )
 from isochrone.model.errors import InternalError, IsochroneError, PoolReadOnlyError, RefusedError
 from isochrone.model.names import NAME_LENGTH_MAX
-from isochrone.report.history_models import InstantReport
 from isochrone.report.metrics import exposition
 from isochrone.report.models import CaptureReport, PoolReport, SessionReport, StatusReport, VolumeReport
 
@@ -67,7 +66,7 @@ def create_app(operations: Operations) -> FastAPI:
         _volume_routes(operations),
         _session_routes(operations),
         _pair_and_state_commands(operations),
-        _history_routes(operations),
+        history_routes(operations.past),
     ):
         app.include_router(router, responses=_ERRORS)
     return app
@@ -191,16 +190,6 @@ def _pair_and_state_commands(operations: Operations) -> APIRouter:
     @router.post("/resync", summary="After a recovery: give one side's writes up and copy the other's")
     async def resync(name: Name, request: ResyncRequest) -> SessionReport:
         return await operations.resync(name, request)
-
-    return router
-
-
-def _history_routes(operations: Operations) -> APIRouter:
-    router = APIRouter(prefix="/v1/sessions/{name}", tags=["history"])
-
-    @router.post("/instants", status_code=201, summary="Name the present, at a primary of the session")
-    async def name_instant(name: Name, request: NameInstantRequest) -> InstantReport:
-        return await operations.name_instant(name, request)
 
     return router
 

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
-from isochrone.api.requests import Request
+from isochrone.api.requests import MomentRequest, Name, Request
 from isochrone.model.errors import RefusedError
 from isochrone.model.instants import check_instant_text
 
@@ -30,3 +30,13 @@ class NameInstantRequest(Request):
 
     text: Annotated[str, AfterValidator(_text)]
     wait_s: Annotated[float, Field(ge=0, le=HARDEN_WAIT_S_MAX)] = 30.0
+
+
+class CreateImageRequest(MomentRequest):
+    """Writable volumes that show a session's at one instant: that of the committed image, unless another is given.
+
+    Attributes:
+        image: its name; default is the time.
+    """
+
+    image: Name | None = None

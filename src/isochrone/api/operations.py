@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from isochrone.api.history_requests import NameInstantRequest
+from isochrone.api.history_operations import HistoryOperations
 from isochrone.api.requests import (
     AddPairsRequest,
     ChangeSessionRequest,
@@ -24,12 +24,15 @@ from isochrone.api.requests import (
     SessionRequest,
     SuspendRequest,
 )
-from isochrone.report.history_models import InstantReport
 from isochrone.report.models import CaptureReport, PoolReport, SessionReport, StatusReport, VolumeReport
 
 
 class Operations(Protocol):
     """One controller."""
+
+    @property
+    def past(self) -> HistoryOperations:
+        """Named instants, histories and images of sessions."""
 
     async def status(self) -> StatusReport:
         """Return everything, taken at one moment."""
@@ -100,12 +103,6 @@ class Operations(Protocol):
 
         At the recovered site for "secondary", at the old primary for "primary". RefusedError: no side was named; the text
             shows both histories. ConflictError: it belongs to the other site, or a client has a volume open.
-        """
-
-    async def name_instant(self, name: str, request: NameInstantRequest) -> InstantReport:
-        """Name the present of a session, at one of its primaries; waits until the secondary has it durably, up to a bound.
-
-        ConflictError: its mover is here, it is suspended, or its stream ended before the instant was hardened.
         """
 
     async def delete_session(self, name: str) -> None:

@@ -6,13 +6,14 @@ strict: "10" is not 10. Every refusal says which field, what is wrong and what i
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from isochrone.model.addresses import parse_peer_address
 from isochrone.model.choices import ComparePolicy, Compression, MarkPolicy, OverflowPolicy, PaceLevel
 from isochrone.model.errors import RefusedError
+from isochrone.model.instants import INSTANT_TEXT_LENGTH_MAX
 from isochrone.model.names import check_name
 from isochrone.model.split import Side
 
@@ -271,8 +272,35 @@ class ResyncRequest(Request):
     primary: Primary | None = None
 
 
-class RecoverRequest(Request):
-    """End the session and bring its secondaries into service.
+class MomentRequest(Request):
+    """An instant of a session's past; at most one of its ways to say it is given.
+
+    Attributes:
+        at: by the wall clock (ISO 8601 with its offset from UTC).
+        at_ns: host time in nanoseconds, as reports have it: exact.
+        before_s: so many seconds ago.
+        instant: the text of a named instant.
+    """
+
+    at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    at_ns: Annotated[int, Field(ge=1, lt=1 << 63)] | None = None
+    before_s: Annotated[float, Field(ge=0, le=HISTORY_S_LIMIT, allow_inf_nan=False)] | None = None
+    instant: Annotated[str, Field(min_length=1, max_length=INSTANT_TEXT_LENGTH_MAX)] | None = None
+
+    @property
+    def names_a_moment(self) -> bool:
+        """Whether an instant is given at all."""
+        return any(way is not None for way in (self.at, self.at_ns, self.before_s, self.instant))
+
+    @model_validator(mode="after")
+    def _one_moment(self) -> Self:
+        if sum(way is not None for way in (self.at, self.at_ns, self.before_s, self.instant)) > 1:
+            raise ValueError("at, at_ns, before_s and instant exclude each other: give one of them")
+        return self
+
+
+class RecoverRequest(MomentRequest):
+    """End the session and bring its secondaries into service; with an instant, as they were then.
 
     Attributes:
         drain: planned switchover: refuse writes at the primaries first and take everything over; needs
@@ -282,6 +310,14 @@ class RecoverRequest(Request):
 
     drain: bool = False
     incomplete: bool = False
+
+    @model_validator(mode="after")
+    def _the_past_is_not_drained(self) -> Self:
+        if self.drain and self.names_a_moment:
+            raise ValueError(
+                "drain takes everything over, an instant leaves some of it out: give one of them"
+            )
+        return self
 
 
 def _refuse_pair_repeats(pairs: list[Pair]) -> None:

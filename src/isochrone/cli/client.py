@@ -61,9 +61,9 @@ class Client:
         """Send a change to `path`; return the answer. Errors as for get()."""
         return self._request("PATCH", path, body)
 
-    def delete(self, path: str) -> None:
-        """Delete what is at `path`. Errors as for get()."""
-        self._request("DELETE", path, None)
+    def delete(self, path: str) -> Any:
+        """Delete what is at `path`; return the answer, None where there is none. Errors as for get()."""
+        return self._request("DELETE", path, None)
 
     def _request(self, method: str, path: str, body: dict[str, object] | None) -> Any:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from isochrone.cli.options import examples
-from isochrone.cli.session_history import mark
+from isochrone.cli.session_history import history, image, mark
 from isochrone.cli.session_pairs import add, create, remove
 from isochrone.cli.session_resync import resync
 from isochrone.cli.session_settings import set_session
@@ -66,6 +66,7 @@ app.command(
     epilog=examples(
         "isochrone session recover bank                 the primary site is lost",
         "isochrone session recover bank --drain         planned switchover: nothing is lost",
+        "isochrone session recover bank --at -10m       as it was ten minutes ago, from its history",
         "isochrone session recover bank --yes --json    from a script",
     )
 )(recover)
@@ -82,6 +83,19 @@ app.command(
         'isochrone session mark bank "end of day" --no-wait --json',
     )
 )(mark)
+app.command(epilog=examples("isochrone session history bank", "isochrone session history bank --json"))(
+    history
+)
+app.command(
+    epilog=examples(
+        "isochrone session image bank                             as of now, named by the time",
+        "isochrone session image bank --as drill --at 2026-11-20T10:31:02.123456Z",
+        'isochrone session image bank --as old --at "before the upgrade"',
+        "isochrone session image bank --at -5m --json             five minutes ago",
+        "isochrone session image bank --list",
+        "isochrone session image bank --as drill --discard",
+    )
+)(image)
 app.command(
     "delete", epilog=examples("isochrone session delete bank", "isochrone session delete bank --yes")
 )(delete_session)

@@ -1,14 +1,19 @@
-"""`isochrone session mark`: a session's past, and names for instants of it."""
+"""`isochrone session mark|history|image`: names for instants of a session, what can be reached, and images of it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isochrone.cli.options import CONTROLLER_DEFAULT, Controller, Json
+from isochrone.cli.moments import AtInstant, moment_of
+from isochrone.cli.options import CONTROLLER_DEFAULT, Controller, Json, Yes
 from isochrone.cli.session_output import Name
-from isochrone.model.errors import UnavailableError
+from isochrone.model.errors import RefusedError, UnavailableError
+from isochrone.model.names import check_name
+
+if TYPE_CHECKING:
+    from isochrone.cli.client import Client
 
 
 def mark(
@@ -58,3 +63,91 @@ def mark(
             f"the secondary does not have it durably after {timeout_s:g} s; it is told when it can be: look at "
             f"`isochrone session show {name}` for what is in the way"
         )
+
+
+def history(name: Name, controller: Controller = CONTROLLER_DEFAULT, json: Json = False) -> None:
+    """Show which instants of a session can be reached.
+
+    The window and the space it takes, the gaps that resyncs have left, and the instants that have names. Give it to the
+    secondary controller.
+    """
+    from isochrone.cli.client import Client, path_of
+    from isochrone.cli.output import show, show_json
+    from isochrone.report.history_models import HistoryReport
+    from isochrone.report.history_text import history_view
+
+    with Client(controller) as client:
+        answer = client.get(f"{path_of('sessions', name, what='session')}/history")
+    if json:
+        show_json(answer)
+    else:
+        show(history_view(HistoryReport.model_validate(answer)))
+
+
+def image(
+    name: Name,
+    image_name: Annotated[
+        str | None, typer.Option("--as", metavar="IMAGE", help="Name of the image. Default is the time.")
+    ] = None,
+    at: AtInstant = None,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Delete the image, or all of the session without --as.")
+    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the images of the session.")] = False,
+    yes: Yes = False,
+    controller: Controller = CONTROLLER_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Make writable copies of all secondaries of a session, of one instant: a test failover.
+
+    Replication goes on meanwhile, at full speed. The volumes are named SECONDARY~IMAGE and offered over NBD; what is
+    written to them changes nothing else. Without --at they show the committed image, with it any instant of the
+    session's history. Give it to the secondary controller.
+    """
+    from isochrone.cli.client import Client, path_of
+    from isochrone.cli.output import show, show_json
+    from isochrone.report.history_models import ImageReport
+    from isochrone.report.history_text import image_text, images_view
+
+    if discard and list_:
+        raise RefusedError("--discard and --list exclude each other: give one of them")
+    if at is not None and (discard or list_):
+        raise RefusedError("--at says of which instant an image is to be made: leave it out")
+    path = f"{path_of('sessions', name, what='session')}/images"
+    with Client(controller) as client:
+        if discard:
+            _discard(client, path, name, image_name, yes=yes, as_json=json)
+            return
+        if list_:
+            answer = client.get(path)
+            if json:
+                show_json(answer)
+            else:
+                show(images_view([ImageReport.model_validate(each) for each in answer]))
+            return
+        body = moment_of(at)
+        if image_name is not None:
+            body["image"] = image_name
+        answer = client.post(path, body)
+    if json:
+        show_json(answer)
+    else:
+        typer.echo(image_text(ImageReport.model_validate(answer)))
+
+
+def _discard(
+    client: Client, path: str, session: str, image_name: str | None, *, yes: bool, as_json: bool
+) -> None:
+    """Discard one image after asking, or all of them."""
+    from isochrone.cli.output import confirm, show_json
+
+    names = [image_name] if image_name is not None else [each["image"] for each in client.get(path)]
+    if not names:
+        raise RefusedError(f"session {session} has no image to be discarded")
+    confirm(f"Discard {', '.join(names)} of session {session}, with all that was written there?", yes=yes)
+    for each in names:
+        answer = client.delete(f"{path}/{check_name(each, 'image')}")
+        if as_json:
+            show_json(answer)
+        else:
+            typer.echo(f"image {each} of session {session} is discarded")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from isochrone.cli.moments import AtInstant, moment_of
 from isochrone.cli.options import CONTROLLER_DEFAULT, Controller, Json, TimeoutS, Yes
 from isochrone.cli.session_output import Name, print_session
 
@@ -85,6 +86,7 @@ def recover(
     incomplete: Annotated[
         bool, typer.Option("--incomplete", help="Recover although some pair never became DUPLEX.")
     ] = False,
+    at: AtInstant = None,
     timeout_s: TimeoutS = None,
     yes: Yes = False,
     controller: Controller = CONTROLLER_DEFAULT,
@@ -92,7 +94,8 @@ def recover(
 ) -> None:
     """End a session here and serve its volumes.
 
-    They are read-write, all of one instant.
+    They are read-write, all of one instant: the newest, or with --at one of the session's history. What was there before
+    is then kept as snapshots, which the answer names.
 
     Give it to the secondary controller. It needs no primary, may be repeated, and prints the recovered time.
     Afterwards a primary that comes back is refused.
@@ -102,14 +105,15 @@ def recover(
     from isochrone.cli.wait import wait_for_recovery
     from isochrone.model.states import SessionState
     from isochrone.report.models import SessionReport
-    from isochrone.report.text import recover_question, recovered_text
+    from isochrone.report.recovery_text import recover_question, recovered_text
 
     path = path_of("sessions", name, what="session")
     with Client(controller) as client:
         session = SessionReport.model_validate(client.get(path))
         if session.state is not SessionState.ENDED:
-            confirm(recover_question(session, drain=drain), yes=yes)
-        answer = client.post(f"{path}/recover", {"drain": drain, "incomplete": incomplete})
+            confirm(recover_question(session, drain=drain, at=at), yes=yes)
+        body = {"drain": drain, "incomplete": incomplete, **moment_of(at)}
+        answer = client.post(f"{path}/recover", body)
         session = SessionReport.model_validate(answer)
         if session.state is not SessionState.ENDED:
             session = wait_for_recovery(client, name, timeout_s)

@@ -11,7 +11,6 @@ from typing import Final
 
 import structlog
 
-from isochrone.api.history_requests import NameInstantRequest
 from isochrone.api.requests import (
     AddPairsRequest,
     ChangeSessionRequest,
@@ -27,7 +26,9 @@ from isochrone.api.requests import (
 from isochrone.capture.stream import SessionStream
 from isochrone.controller.capture_reports import Now, capture_report
 from isochrone.controller.exports import PoolExports
-from isochrone.controller.naming import instant_report, name_instant, refuse_at_mover
+from isochrone.controller.fed_sessions import FedSessions
+from isochrone.controller.moments import instant_to_recover
+from isochrone.controller.past import Past
 from isochrone.controller.primary_shell import PrimaryShell
 from isochrone.controller.reports import pool_report, volume_report
 from isochrone.controller.resyncing import Resyncing
@@ -39,7 +40,6 @@ from isochrone.controller.split_reports import capture_split_report, session_spl
 from isochrone.controller.suspending import resume_session, suspend_session
 from isochrone.model.errors import ConflictError, NotFoundError, UnavailableError
 from isochrone.model.states import SessionState
-from isochrone.report.history_models import InstantReport
 from isochrone.report.models import (
     CaptureReport,
     ControllerReport,
@@ -80,6 +80,7 @@ class ControllerOperations:
         exports: PoolExports,
         primary: PrimaryShell,
         sessions: SessionSet,
+        past: Past,
         *,
         controller: Callable[[Now], ControllerReport],
         controller_name: str,
@@ -95,6 +96,8 @@ class ControllerOperations:
         self._controller = controller
         self._controller_name = controller_name
         self._resyncing = Resyncing(pool, exports, sessions)
+        self.past = past
+        self._fed = FedSessions(primary, sessions)
         self._checkpoint_age_s = checkpoint_age_s
         self._flush = flush
         self._clock = clock
@@ -112,7 +115,7 @@ class ControllerOperations:
             pool=self._pool_report(),
             volumes=tuple(self._volume_reports()),
             sessions=tuple(self._session_report(shell, now) for shell in self._sessions),
-            captures=tuple(self._capture_report(stream, now) for stream in self._streams()),
+            captures=tuple(self._capture_report(stream, now) for stream in self._fed.all()),
         )
 
     async def pool(self) -> PoolReport:
@@ -145,7 +148,7 @@ class ControllerOperations:
         return volume_report(
             self._exports.of(volume),
             mapped_bytes=volume.mapped_track_count * self._pool.track_size_bytes,
-            captured_by=[s.document.session_name for s in self._streams() if volume.number in s.volumes],
+            captured_by=[s.document.session_name for s in self._fed.all() if volume.number in s.volumes],
             secondary_of=self._sessions.secondary_of(volume.name),
         )
 
@@ -207,30 +210,14 @@ class ControllerOperations:
 
     # Sessions fed from here
 
-    def _streams(self) -> list[SessionStream]:
-        """Return the sessions that are fed from here by name, without those whose marks are kept for a mover of ours."""
-        own = {shell.session.document.session_id for shell in self._sessions}
-        streams = [
-            stream
-            for stream in self._primary.primary.streams.values()
-            if not (stream.document.awaits_appointment and stream.document.session_id in own)
-        ]
-        return sorted(streams, key=lambda stream: stream.document.session_name)
-
     async def captures(self) -> list[CaptureReport]:
         """Return the sessions this controller feeds."""
         now = self._now()
-        return [self._capture_report(stream, now) for stream in self._streams()]
+        return [self._capture_report(stream, now) for stream in self._fed.all()]
 
     async def capture(self, name: str) -> CaptureReport:
         """Return one session this controller feeds."""
-        return self._capture_report(self._stream(name), self._now())
-
-    def _stream(self, name: str) -> SessionStream:
-        for stream in self._streams():
-            if stream.document.session_name == name:
-                return stream
-        raise NotFoundError(f"no session {name!r} is fed from here; see `isochrone status`", name=name)
+        return self._capture_report(self._fed.get(name), self._now())
 
     def _capture_report(self, stream: SessionStream, now: Now) -> CaptureReport:
         primary = self._primary.primary
@@ -331,8 +318,11 @@ class ControllerOperations:
     async def recover(self, name: str, request: RecoverRequest) -> SessionReport:
         """End the session and bring its volumes into service."""
         shell = self._sessions.get(name)
-        shell.command(lambda: shell.session.recover(drain=request.drain, allow_incomplete=request.incomplete))
         session = shell.session
+        at_ns = instant_to_recover(session, request, primaries_now(shell, self._now()))
+        shell.command(
+            lambda: session.recover(drain=request.drain, allow_incomplete=request.incomplete, at_ns=at_ns)
+        )
         await wait_while(
             lambda: session.is_draining or session.document.state is SessionState.RECOVERY, RECOVER_WAIT_S_MAX
         )
@@ -351,27 +341,20 @@ class ControllerOperations:
             shell = self._sessions.get(name)
             self._resyncing.at_secondary(shell, request, self._session_split(shell, now))
         else:
-            stream = self._stream(name)
+            stream = self._fed.get(name)
             shell = self._resyncing.at_primary(stream, request, self._capture_split(stream, now))
         return await self._done(
             shell, f"session resynchronises, the writes of the {request.discard} are given up"
         )
 
-    async def name_instant(self, name: str, request: NameInstantRequest) -> InstantReport:
-        """Name the present of a session that is fed from here."""
-        if name in self._sessions:
-            raise refuse_at_mover(self._sessions.get(name).session.document)
-        instant = await name_instant(self._stream(name), request)
-        _log.info("instant named", session=name, time_ns=instant.time_ns, text=instant.text)
-        return instant_report(name, instant, self._now())
-
     async def delete_session(self, name: str) -> None:
         """Forget a session, at its mover or at a primary."""
         if name in self._sessions:
+            self.past.catalogue.refuse_deletion_of_session(name)
             confirmed = await self._sessions.delete(self._sessions.get(name), wait_s=DELETE_WAIT_S_MAX)
             _log.info("session deleted", session=name, confirmed_by_primaries=confirmed)
         else:
-            self._primary.forget(self._stream(name).document.session_id)
+            self._primary.forget(self._fed.get(name).document.session_id)
             _log.info("captured session deleted", session=name)
         await self._flush()
 

@@ -31,8 +31,11 @@ from isochrone.controller.api_server import ApiServer
 from isochrone.controller.capture_reports import Now
 from isochrone.controller.exports import PoolExports
 from isochrone.controller.failing import die
+from isochrone.controller.fed_sessions import FedSessions
 from isochrone.controller.host_clock import HostClock
+from isochrone.controller.image_catalogue import ImageCatalogue
 from isochrone.controller.operations import ControllerOperations
+from isochrone.controller.past import Past
 from isochrone.controller.primary_shell import PrimaryShell
 from isochrone.controller.reports import BASE_MEMORY_BYTES, METADATA_PER_MAPPED, controller_report
 from isochrone.controller.session_set import SessionSet
@@ -84,6 +87,7 @@ class Controller:
             flush=self._syncer.flush,
             on_fatal=die,
         )
+        self._images = ImageCatalogue(pool)
         self._exports = PoolExports(
             pool.volumes,
             self._primary,
@@ -247,11 +251,27 @@ class Controller:
             self._exports,
             self._primary,
             self._sessions,
+            self._past(),
             controller=self._report,
             controller_name=self._settings.controller.name,
             checkpoint_age_s=self._syncer.checkpoint_age_s,
             flush=self._syncer.flush,
             clock=self._clock.now_ns,
+        )
+
+    def _past(self) -> Past:
+        return Past(
+            self._pool,
+            self._images,
+            self._sessions,
+            fed=FedSessions(self._primary, self._sessions),
+            clients_of=lambda volume: (
+                ["NBD clients"] * self._exports.of(self._pool.volumes[volume]).connection_count
+            ),
+            children_of=lambda _: [],
+            forget_export=self._exports.forget,
+            clock=self._clock.now_ns,
+            flush=self._syncer.flush,
         )
 
     def _report(self, now: Now) -> ControllerReport:

@@ -8,6 +8,7 @@ from typing import assert_never
 from isochrone.controller.auto_resume_reports import auto_resume_report
 from isochrone.controller.backlog_reports import backlog_report
 from isochrone.controller.capture_reports import Now
+from isochrone.controller.history_reports import history_summary
 from isochrone.controller.session_settings import settings_report
 from isochrone.controller.session_shell import SessionShell, SourceCount
 from isochrone.model.states import PairState, SessionState
@@ -74,6 +75,12 @@ def session_report(
         # What a suspension at a time has left is of that time, also when a restart has forgotten idle promises up to it.
         consistency=measure(max(mover.consistency_ns, document.suspended_at_ns)),
         recovered=measure(document.recovered_ns, moving=False) if ended else None,
+        rewound_from=(
+            measure(document.rewound_from_ns, moving=False) if ended and document.rewound_from_ns else None
+        ),
+        kept_copy=document.kept_copy or None if ended else None,
+        recovered_note=document.reason or None if ended else None,
+        history=history_summary(session, there),
         split=split,
         settings=settings_report(document),
         resync=_resync_report(shell) if document.state is SessionState.ACTIVE else None,
@@ -121,11 +128,18 @@ def _pending_command(session: Session, there: Now) -> str | None:
     if session.is_draining:
         return "recover: draining"
     if session.document.state is SessionState.RECOVERY:
-        return "recover: committing"
+        return _recovery_text(session, there)
     if session.is_deleting:
         return "delete: waiting for the primaries to forget the session"
     leaving = [pair.secondary_volume for pair in session.document.pairs if pair.removing]
     return f"remove: {', '.join(leaving)}" if leaving else None
+
+
+def _recovery_text(session: Session, there: Now) -> str:
+    if not session.document.rewound_from_ns:
+        return "recover: committing"
+    waits = f"; tried again, because {session.recovery.trouble}" if session.recovery.trouble else ""
+    return f"recover: going back to {there.wall_text_of(session.document.recovered_ns)}{waits}"
 
 
 def _source_report(

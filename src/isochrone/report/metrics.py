@@ -255,6 +255,46 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _session("groups_total", "Consistency groups with writes committed.", lambda s: s.group_count),
     _session("records_total", "Records received.", lambda s: s.record_count),
     _session("received_bytes_total", "Bytes of records received, uncompressed.", lambda s: s.byte_count),
+    _session(
+        "history_seconds",
+        "How far back images can be made; absent while no history is kept.",
+        lambda s: s.history.window_s if s.history else None,
+    ),
+    _session(
+        "history_limit_seconds",
+        "The window of the history; absent while it is off.",
+        lambda s: s.settings.history_s_max or None,
+    ),
+    _session(
+        "history_bytes",
+        "Payload of what the history keeps.",
+        lambda s: s.history.held_bytes if s.history else None,
+    ),
+    _session(
+        "history_metadata_bytes",
+        "What is remembered beside that payload.",
+        lambda s: s.history.metadata_bytes if s.history else None,
+    ),
+    _session(
+        "history_limit_bytes",
+        "Space that the history may take; absent where there is no limit.",
+        lambda s: s.settings.history_bytes_max or None,
+    ),
+    _session(
+        "history_records",
+        "Writes that the history keeps.",
+        lambda s: s.history.record_count if s.history else None,
+    ),
+    _session(
+        "history_given_up_lag_seconds",
+        "Now minus the time up to which history was given up for want of space; absent when none was.",
+        lambda s: _lag_s(s.history.given_up) if s.history and s.history.given_up else None,
+    ),
+    _session(
+        "history_failing",
+        "1 while something is not kept that should be.",
+        lambda s: float(s.history.trouble is not None) if s.history else None,
+    ),
     _source(
         "link_up",
         "1 while the link to the primary controller is up.",

@@ -15,6 +15,7 @@ from isochrone.model.choices import ComparePolicy, Compression, MarkPolicy, Over
 from isochrone.model.states import PairState, SessionState, SuspendCause
 from isochrone.report.backlog_models import BacklogReport, SpillReport
 from isochrone.report.base import Report
+from isochrone.report.history_models import HistorySummary
 from isochrone.report.split_models import SplitReport
 from isochrone.report.times import TimePoint
 
@@ -356,7 +357,10 @@ class SessionReport(Report):
         consistency: C: the committed image is exactly the writes up to it. Its lag is the data a disaster
             would cost.
         recovered: once ENDED by recovery: the time the volumes stand at. None before.
+        rewound_from: once ENDED by a recovery to an instant of the history: the time of the image that was left for it.
+        kept_copy: name of the snapshots of that image. recovered_note: why it was not left after all, if so.
         split: once ENDED by recovery: what each side wrote since. None before.
+        history: what is kept of the past; None when it is off.
         retry: tracks that the device here has not taken yet.
         staged_track_count: tracks received and not yet committed.
         group_count: consistency groups with writes committed since the controller started.
@@ -386,6 +390,10 @@ class SessionReport(Report):
     journal: TimePoint
     consistency: TimePoint
     recovered: TimePoint | None = None
+    rewound_from: TimePoint | None = None
+    kept_copy: str | None = None
+    recovered_note: str | None = None
+    history: HistorySummary | None = None
     split: SplitReport | None = None
     settings: SessionSettings
     resync: ResyncReport | None = None

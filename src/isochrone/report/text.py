@@ -16,6 +16,7 @@ from rich.text import Text
 from isochrone.model.sizes import format_size
 from isochrone.model.states import PairState, SessionState
 from isochrone.report.backlog_models import BacklogReport, SpillReport
+from isochrone.report.history_text import summary_line
 from isochrone.report.models import (
     CaptureReport,
     ControllerReport,
@@ -30,6 +31,7 @@ from isochrone.report.models import (
     StatusReport,
     VolumeReport,
 )
+from isochrone.report.recovery_text import recovered_lines
 from isochrone.report.split_text import short_verdict, split_view
 from isochrone.report.times import TimePoint, duration_text
 
@@ -198,6 +200,8 @@ def session_view(session: SessionReport) -> RenderableType:
             style="dim",
         ),
     ]
+    if session.history is not None:
+        lines.append(Text(f"  {summary_line(session.history)}", style="dim"))
     if session.resync is not None:
         lines.append(Text(f"  {_resync(session.resync, settings)}", style=_BUSY))
     if session.retry.waiting_track_count:
@@ -430,31 +434,9 @@ def lag_text(point: TimePoint) -> str:
     return NONE if point.lag_ms is None else duration_text(point.lag_ms / 1000)
 
 
-def recover_question(session: SessionReport, *, drain: bool) -> str:
-    """What recovering `session` means now, as a question."""
-    if drain:
-        return f"Switch session {session.name} over to here? Writes at its primaries are refused from now on."
-    image = "complete" if session.image_complete else f"NOT complete ({session.image_incomplete_reason})"
-    return (
-        f"Recover session {session.name} here? Its primaries are refused from then on. The image is {image}; "
-        f"the writes of the last {lag_text(session.journal)} are not in it."
-    )
-
-
-def recovered_text(session: SessionReport) -> str:
-    """What a finished recovery gives: the time the volumes stand at."""
-    if session.recovered is None or session.recovered.time_ns == 0:
-        return f"session {session.name} is {session.state}; nothing was recovered"
-    point = session.recovered
-    line = f"session {session.name} is recovered to {point.wall or NONE} (host time {point.time_ns} ns)"
-    if session.image_complete:
-        return line
-    return f"{line}; the image is NOT complete: {session.image_incomplete_reason}"
-
-
 def _session_times(session: SessionReport) -> list[Text]:
     if session.recovered is not None and session.recovered.time_ns:
-        return [Text(f"  recovered to {session.recovered.wall or NONE}", style="bold")]
+        return [Text(f"  {line}", style="bold") for line in recovered_lines(session)]
     consistency = session.consistency
     return [
         Text.assemble(

@@ -75,8 +75,11 @@ class History:
         core, stats = self._core, self.stats
         through_ns = max(core.mover.consistency_ns, core.document.suspended_at_ns)
         if core.document.is_over:
-            # A session that went back has what it left, until something else is committed.
-            through_ns = max(core.document.recovered_ns, stats.through_ns if stats else 0)
+            through_ns = core.document.recovered_ns
+            if (
+                stats is not None
+            ):  # a session that went back has what it left, until something else is committed
+                through_ns = max(through_ns, stats.through_ns, core.document.rewound_from_ns)
         gaps = joined(self.document.gaps, open_gaps(core.document, through_ns))
         return Reach(stats.first_ns if stats else None, through_ns, gaps)
 
