@@ -211,6 +211,8 @@ class FioLoad:
 class VersionLoad:
     """Random writes to the volume of one primary, whose device may fail: a write is issued until it is acknowledged.
 
+    Each asks for stable storage: a device that fails to make writes durable may lose what was not flushed, as power does.
+
     Attributes:
         refused: writes that were answered with an error, or not at all.
     """
@@ -268,7 +270,7 @@ class VersionLoad:
             self._issued = number
             try:
                 client = client or connect(self._place.controller.nbd_socket, self._place.volume)
-                client.write(place * BLOCK_BYTES, make_version(number, place))
+                client.write(place * BLOCK_BYTES, make_version(number, place), fua=True)
             except (IsochroneError, OSError):
                 self.refused += 1
                 if client is not None:

@@ -91,6 +91,7 @@ _LOST: Final = (
     r"pool turned read-only",
     r"pool was not left in order",
     r"change marks are not trusted",
+    r"SUSPENDED.*a write failed and the track cannot be read.*(session|capture) changed",
 )
 PRIMARY_DEVICE_FAULTS: Final = (
     Fault("primary's device: EIO", _fail_writes(DeviceError.EIO), _TOLD),
