@@ -19,8 +19,9 @@ from isochrone.testing.world import World
 
 CLEAR_NS_MAX: Final = 2 * RETRY_NS_MAX
 """Virtual time within which tracks that wait are stored once the device takes them."""
-SETTLE_NS_MAX: Final = 20 * SECOND_NS
-"""Virtual time within which a calm world must be DUPLEX and equal."""
+SETTLE_NS_MAX: Final = 60 * SECOND_NS
+"""Virtual time within which a calm world must be DUPLEX and equal. Side files of the smallest size overflow in calm times
+too, and a copy rests for half of the time on a slow link: some worlds need 25 s."""
 
 
 def run_world(world: World) -> None:

@@ -142,6 +142,8 @@ class Operator:
             delay_ns += self._rng.choice((1, 10, 60)) * MILLISECOND_NS
 
             def deed(is_resumed: bool = is_resumed) -> None:
+                if not world.faults_on:
+                    return  # nobody would bring back what is suspended now
                 if is_resumed:
                     self._resume_a_pair(names)
                 else:
