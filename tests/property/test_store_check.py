@@ -20,7 +20,7 @@ from isochrone.store.root import ROOT_NAME, encode_root
 from isochrone.store.segment import SEGMENT_HEADER_SIZE_BYTES, SEGMENT_NAMES
 from isochrone.store.superblock import SUPERBLOCK_NAME, SUPERBLOCK_SIZE_BYTES, encode_superblock
 from isochrone.testing.sim_disk import SimDisk
-from isochrone.testing.store_model import Picture
+from isochrone.testing.store_states import Picture
 from support.store_world import SESSIONS, TRACK, StoreWorld, picture_of
 
 MASKS = (0x01, 0x80, 0xFF)

@@ -21,7 +21,8 @@ from isochrone.store.page_slots import PAGES_NAME
 from isochrone.store.pool import Pool
 from isochrone.store.root import ROOT_NEW_NAME
 from isochrone.testing.sim_disk import Hook, Operation, SimDisk, SimulatedCrash, crash_nth, fail_nth
-from isochrone.testing.store_model import Picture, SessionPicture, StoreModel, VolumePicture
+from isochrone.testing.store_model import StoreModel
+from isochrone.testing.store_states import Picture, SessionPicture, VolumePicture
 
 TRACK = 4096
 POOL_TRACK_COUNT = 24
