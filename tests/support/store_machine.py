@@ -10,6 +10,9 @@ from support.store_world import ERRORS, SESSIONS, SOURCES, TRACK, StoreWorld
 VOLUME_SIZES = st.sampled_from([TRACK, 5 * TRACK, 24 * TRACK, 1026 * TRACK, 2050 * TRACK])
 TRACKS = st.one_of(st.integers(0, 12), st.integers(1020, 1030), st.integers(2044, 2049))
 PICKS = st.integers(0, 5)
+Shape = tuple[int, int, int, bool]
+"""Volume (a pick, or a number), track, track count, is zero."""
+SHAPES = st.tuples(PICKS, TRACKS, st.integers(1, 3), st.booleans())
 
 
 @st.composite
@@ -26,23 +29,31 @@ def byte_ranges(draw: st.DrawFn) -> tuple[int, int]:
     return track * TRACK + shift, length
 
 
-class StoreMachine(RuleBasedStateMachine):
-    """Operations, syncs and checkpoints in any order, with crashes of process and machine anywhere."""
+class PoolMachine(RuleBasedStateMachine):
+    """What every machine over a `StoreWorld` needs: a pool with one volume, and ways to pick from what there is."""
 
     world: StoreWorld
 
     @initialize(seed=st.integers(0, 1 << 16), size_bytes=VOLUME_SIZES)
     def create(self, seed: int, size_bytes: int) -> None:
-        self.world = StoreWorld(seed)
+        self.world = self.make_world(seed)
         self.world.create_volume("first", size_bytes)
 
+    def make_world(self, seed: int) -> StoreWorld:
+        """The pool and its model."""
+        return StoreWorld(seed)
+
     def pick(self, index: int) -> int:
-        """A volume number."""
-        numbers = self.world.numbers()
+        """Number of a volume that takes writes."""
+        numbers = self.world.writable_numbers()
         return numbers[index % len(numbers)]
 
     def has_volumes(self) -> bool:
-        return bool(self.world.numbers())
+        return bool(self.world.writable_numbers())
+
+    def track_count(self, number: int) -> int:
+        """Tracks of a volume."""
+        return self.world.model.state.volumes[number].size_bytes // TRACK
 
     def clip(self, number: int, span: tuple[int, int]) -> tuple[int, int]:
         """Move a range into a volume."""
@@ -50,61 +61,15 @@ class StoreMachine(RuleBasedStateMachine):
         offset = span[0] % size_bytes
         return offset, min(span[1], size_bytes - offset)
 
-    @rule(name=st.sampled_from(["a", "b"]), size_bytes=VOLUME_SIZES)
-    def create_volume(self, name: str, size_bytes: int) -> None:
-        if all(volume.name != name for volume in self.world.model.state.volumes.values()):
-            self.world.create_volume(name, size_bytes)
-
-    @precondition(has_volumes)
-    @rule(index=PICKS, name=st.sampled_from(["c", "d"]))
-    def copy_volume(self, index: int, name: str) -> None:
-        if all(volume.name != name for volume in self.world.model.state.volumes.values()):
-            self.world.copy_volume(self.pick(index), name)
-
-    @precondition(has_volumes)
-    @rule(index=PICKS)
-    def delete_volume(self, index: int) -> None:
-        self.world.delete_volume(self.pick(index))
-
-    @precondition(has_volumes)
-    @rule(index=PICKS, size_bytes=VOLUME_SIZES)
-    def resize_volume(self, index: int, size_bytes: int) -> None:
-        self.world.resize_volume(self.pick(index), size_bytes)
-
-    @precondition(has_volumes)
-    @rule(index=PICKS, span=byte_ranges())
-    def write(self, index: int, span: tuple[int, int]) -> None:
-        number = self.pick(index)
-        self.world.write(number, *self.clip(number, span))
-
-    @precondition(has_volumes)
-    @rule(index=PICKS, span=byte_ranges())
-    def write_and_log(self, index: int, span: tuple[int, int]) -> None:
-        self.write(index, span)
-        self.world.log_write()
-
-    @precondition(has_volumes)
-    @rule(index=PICKS, span=byte_ranges(), allocate=st.booleans())
-    def zero(self, index: int, span: tuple[int, int], allocate: bool) -> None:
-        number = self.pick(index)
-        self.world.zero(number, *self.clip(number, span), allocate=allocate)
-
-    @precondition(has_volumes)
-    @rule(
-        session=st.sampled_from(SESSIONS),
-        source=st.sampled_from(SOURCES),
-        shapes=st.lists(st.tuples(PICKS, TRACKS, st.integers(1, 3), st.booleans()), max_size=4),
-    )
-    def stage(self, session: int, source: int, shapes: list[tuple[int, int, int, bool]]) -> None:
-        volumes = self.world.model.state.volumes
-        mine = [number for number in self.world.numbers() if number % 2 == source]
-        records = []
+    def rows(self, source: int, shapes: list[Shape]) -> list[Shape]:
+        """Move records to be staged into volumes of a source; none when it has no volume."""
+        mine = [number for number in self.world.writable_numbers() if number % 2 == source]
+        rows = []
         for index, track, count, is_zero in shapes if mine else ():
             number = mine[index % len(mine)]
-            track_count = volumes[number].size_bytes // TRACK
-            first = track % track_count
-            records.append((number, first, min(count, track_count - first), is_zero))
-        self.world.stage(session, source, records)
+            first = track % self.track_count(number)
+            rows.append((number, first, min(count, self.track_count(number) - first), is_zero))
+        return rows
 
     def staged_time(self, session: int, index: int) -> int:
         """A time at, between, or past the staged entries of a session."""
@@ -112,6 +77,63 @@ class StoreMachine(RuleBasedStateMachine):
         times = sorted({entry.time_ns for entry in staged})
         choices = [times[0] - 1, *times, self.world.time_ns] if times else [self.world.time_ns]
         return choices[index % len(choices)]
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.crash(power_loss=False)
+            self.world.crash(power_loss=True)
+
+
+class StoreMachine(PoolMachine):
+    """Operations, syncs and checkpoints in any order, with crashes of process and machine anywhere."""
+
+    @rule(name=st.sampled_from(["a", "b"]), size_bytes=VOLUME_SIZES)
+    def create_volume(self, name: str, size_bytes: int) -> None:
+        if all(volume.name != name for volume in self.world.model.state.volumes.values()):
+            self.world.create_volume(name, size_bytes)
+
+    @precondition(PoolMachine.has_volumes)
+    @rule(index=PICKS, name=st.sampled_from(["c", "d"]))
+    def copy_volume(self, index: int, name: str) -> None:
+        if all(volume.name != name for volume in self.world.model.state.volumes.values()):
+            self.world.copy_volume(self.pick(index), name)
+
+    @precondition(PoolMachine.has_volumes)
+    @rule(index=PICKS)
+    def delete_volume(self, index: int) -> None:
+        self.world.delete_volume(self.pick(index))
+
+    @precondition(PoolMachine.has_volumes)
+    @rule(index=PICKS, size_bytes=VOLUME_SIZES)
+    def resize_volume(self, index: int, size_bytes: int) -> None:
+        self.world.resize_volume(self.pick(index), size_bytes)
+
+    @precondition(PoolMachine.has_volumes)
+    @rule(index=PICKS, span=byte_ranges())
+    def write(self, index: int, span: tuple[int, int]) -> None:
+        number = self.pick(index)
+        self.world.write(number, *self.clip(number, span))
+
+    @precondition(PoolMachine.has_volumes)
+    @rule(index=PICKS, span=byte_ranges())
+    def write_and_log(self, index: int, span: tuple[int, int]) -> None:
+        self.write(index, span)
+        self.world.log_write()
+
+    @precondition(PoolMachine.has_volumes)
+    @rule(index=PICKS, span=byte_ranges(), allocate=st.booleans())
+    def zero(self, index: int, span: tuple[int, int], allocate: bool) -> None:
+        number = self.pick(index)
+        self.world.zero(number, *self.clip(number, span), allocate=allocate)
+
+    @precondition(PoolMachine.has_volumes)
+    @rule(
+        session=st.sampled_from(SESSIONS),
+        source=st.sampled_from(SOURCES),
+        shapes=st.lists(SHAPES, max_size=4),
+    )
+    def stage(self, session: int, source: int, shapes: list[Shape]) -> None:
+        self.world.stage(session, source, self.rows(source, shapes))
 
     @rule(session=st.sampled_from(SESSIONS), index=PICKS)
     def commit(self, session: int, index: int) -> None:
@@ -197,8 +219,3 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def check_offline(self) -> None:
         self.world.check_offline()
-
-    def teardown(self) -> None:
-        if hasattr(self, "world"):
-            self.world.crash(power_loss=False)
-            self.world.crash(power_loss=True)

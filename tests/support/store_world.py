@@ -16,13 +16,14 @@ import numpy as np
 
 from isochrone.model.errors import NotFoundError, PoolFullError, PoolReadOnlyError
 from isochrone.model.records import RECORD_DTYPE, RecordKind
+from isochrone.model.volume_kind import VolumeKind
 from isochrone.store.check import check_pool
 from isochrone.store.page_slots import PAGES_NAME
 from isochrone.store.pool import Pool
 from isochrone.store.root import ROOT_NEW_NAME
 from isochrone.testing.sim_disk import Hook, Operation, SimDisk, SimulatedCrash, crash_nth, fail_nth
 from isochrone.testing.store_model import StoreModel
-from isochrone.testing.store_states import Picture, SessionPicture, VolumePicture
+from isochrone.testing.store_states import HistoryPicture, Picture, SessionPicture, VolumePicture
 
 TRACK = 4096
 POOL_TRACK_COUNT = 24
@@ -47,6 +48,7 @@ def picture_of(pool: Pool) -> Picture:
                 volume.size_bytes,
                 frozenset(np.flatnonzero(volume.mapped()).tolist()),
                 volume.read(0, volume.size_bytes),
+                volume.kind,
             )
             for name, volume in pool.volumes.items()
         },
@@ -59,16 +61,30 @@ def picture_of(pool: Pool) -> Picture:
             )
             for session in SESSIONS
         },
+        used_track_count=pool.used_track_count,
+        histories={session: picture_of_history(pool, session) for session in pool.histories},
+    )
+
+
+def picture_of_history(pool: Pool, session: int) -> HistoryPicture:
+    """What the pool shows of the past of a session."""
+    stats = pool.history(session)
+    assert stats is not None
+    stays = tuple((stay.number, stay.from_ns, stay.until_ns) for stay in stats.volumes)
+    return HistoryPicture(
+        stats.first_ns, stats.through_ns, stats.rewound_ns, stays, stats.entry_count, stats.track_count
     )
 
 
 class StoreWorld:
     """One pool through many lives."""
 
+    pool_track_count = POOL_TRACK_COUNT
+
     def __init__(self, seed: int = 0) -> None:
         self.disk = SimDisk(seed=seed)
         self.rng = Random(seed)
-        self.model = StoreModel(TRACK)
+        self.model = self._make_model()
         self.tag = 0
         self.time_ns = 0
         self.crash_is_power_loss = False
@@ -77,21 +93,29 @@ class StoreWorld:
         self.no_room_count = 0
         self.crash_count = 0
         self.error_count = 0
-        self._creating: tuple[str, Callable[[int], None]] | None = None
+        self._creating: tuple[list[str], Callable[[list[int]], None]] | None = None
         self._is_closing = False
         self._datasync_failed = False
         self._sync: Durable | None = None
         self._sync_call: Callable[[], None] | None = None
         self._checkpoint: Durable | None = None
         self._checkpoint_call: Callable[[], None] | None = None
-        Pool.create(self.disk, size_bytes=POOL_TRACK_COUNT * TRACK)
+        Pool.create(self.disk, size_bytes=self.pool_track_count * TRACK)
         self._open()
+
+    def _make_model(self) -> StoreModel:
+        return StoreModel(TRACK)
 
     # Operations
 
     def numbers(self) -> list[int]:
         """Numbers of the volumes there are."""
         return sorted(self.model.state.volumes)
+
+    def writable_numbers(self) -> list[int]:
+        """Numbers of the volumes that take writes."""
+        volumes = self.model.state.volumes
+        return [number for number in self.numbers() if volumes[number].kind is not VolumeKind.SNAPSHOT]
 
     def new_bytes(self, length: int) -> bytes:
         """Bytes that were never written before and differ in every sector."""
@@ -101,34 +125,41 @@ class StoreWorld:
 
     def create_volume(self, name: str, size_bytes: int) -> None:
         self._create(
-            name,
-            lambda number: self.model.create_volume(number, name, size_bytes),
-            lambda: self.pool.create_volume(name, size_bytes).number,
+            [name],
+            lambda numbers: self.model.create_volume(numbers[0], name, size_bytes),
+            lambda: [self.pool.create_volume(name, size_bytes).number],
         )
 
     def copy_volume(self, source: int, name: str) -> None:
         origin = self.model.state.volumes[source].name
         self._create(
-            name,
-            lambda number: self.model.copy_volume(source, number, name),
-            lambda: self.pool.copy_volume(origin, name).number,
+            [name],
+            lambda numbers: self.model.copy_volume(source, numbers[0], name),
+            lambda: [self.pool.copy_volume(origin, name).number],
         )
 
-    def _create(self, name: str, change_model: Callable[[int], None], call: Callable[[], int]) -> None:
-        """Only the pool knows the number of a new volume: the model is told afterwards, if need be by its name."""
-        self._creating = name, change_model
+    def _create(
+        self, names: list[str], change_model: Callable[[list[int]], None], call: Callable[[], list[int]]
+    ) -> None:
+        """Only the pool knows the numbers of new volumes: the model is told afterwards, if need be by their names."""
+        self._creating = names, change_model
+        sync_count = self.pool.stats().sync_count
         try:
-            number = call()
+            numbers = call()
         except PoolFullError:
             self._creating = None
+            self._tell_inline_sync(sync_count, None)
             self.full_count += 1
         except SimulatedCrash:
+            self._tell_inline_sync(sync_count, None)
             self._crashed()
         except (OSError, PoolReadOnlyError):
+            self._tell_inline_sync(sync_count, None)
             self._turned_read_only()
         else:
+            self._tell_inline_sync(sync_count, None)
             self._creating = None
-            change_model(number)
+            change_model(numbers)
             self.model.logged()
 
     def delete_volume(self, number: int) -> None:
@@ -353,7 +384,7 @@ class StoreWorld:
         assert told_loss == is_loss or is_closed, "the pool does not tell whether it lost what was not synced"
         self.pool.settle_loss()
         self._is_closing = self._datasync_failed = False
-        self._find_new_volume()
+        self._find_new_volumes()
         self.model.reopened(picture_of(self.pool), power_loss=is_loss)
         self.check_metadata()
 
@@ -397,9 +428,15 @@ class StoreWorld:
         """Counts, free map, tables and staged entries agree with each other and with the model."""
         self.pool.verify()
         cells = self.model.state.cells()
-        total = self.pool.used_track_count + self.pool.free_track_count + self.pool.pending_free_count
-        assert self.pool.used_track_count == len(cells)
-        assert total == self.pool.track_count
+        stats = self.pool.stats()
+        parts = (
+            stats.used_track_count,
+            stats.free_track_count,
+            stats.pending_free_count,
+            stats.quarantined_track_count,
+        )
+        assert stats.used_track_count == len(cells)
+        assert sum(parts) == stats.track_count, f"{parts} tracks do not make {stats.track_count}"
 
     def check_offline(self) -> None:
         """`pool check` on a killed process's files finds nothing."""
@@ -422,13 +459,15 @@ class StoreWorld:
         if self.checkpoint_is_running:
             self.whole_checkpoint()
 
-    def _find_new_volume(self) -> None:
-        """Tell the model of a volume whose creation the process did not live to report."""
+    def _find_new_volumes(self) -> None:
+        """Tell the model of volumes whose creation the process did not live to report: all of them, or none."""
         if self._creating is not None:
-            name, change_model = self._creating
+            names, change_model = self._creating
             self._creating = None
-            if name in self.pool.volumes:
-                change_model(self.pool.volumes[name].number)
+            found = [name for name in names if name in self.pool.volumes]
+            assert found in ([], names), f"of {names} only {found} were created"
+            if found:
+                change_model([self.pool.volumes[name].number for name in names])
 
     def _open(self) -> None:
         self.pool = Pool.open(self.disk)
@@ -498,7 +537,7 @@ class StoreWorld:
         self.error_count += 1
         assert self.pool.read_only_reason
         self.disk.hook = None
-        for number in self.numbers()[:1]:
+        for number in self.writable_numbers()[:1]:
             try:
                 self.pool.volume_by_number(number).write(0, bytes(TRACK))
             except (PoolReadOnlyError, NotFoundError):

@@ -166,6 +166,8 @@ class History:
 
 def redirected(chunk: Chunk, targets: Mapping[int, int]) -> Chunk:
     """Return the records of `chunk` whose volume is a key of `targets`, for its value instead."""
+    if not targets:  # every volume had left
+        return pick(chunk, np.zeros(len(chunk.records), np.bool_))
     numbers = np.array(sorted(targets), np.uint32)
     places = np.searchsorted(numbers, chunk.records["volume"])
     places[places == len(numbers)] = 0

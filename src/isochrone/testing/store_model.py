@@ -12,8 +12,9 @@ Contents are modelled by *cells*. A cell is what one track is mapped to: writing
 a version to its cell; unmapping and mapping again, linking a staged track, and writing a track that a copy of
 the volume shares, in this state or in one that power loss could bring back, give a new cell. A state maps
 tracks to cells. So a recovered state says which cells are to be seen, and a cell says which bytes: after the
-death of the process its last version; after power loss any version since the last sync, or a mixture of them
-by sector, because an in-place overwrite may tear. It says as clearly what must not be seen: bytes of another
+death of the process any version since the last `log_write` (a write that was not acknowledged may have gone to a fresh
+track, and be lost with the entry that points there); after power loss any version since the last sync, or a mixture of
+them by sector, because an in-place overwrite may tear. It says as clearly what must not be seen: bytes of another
 cell. A track that was handed out again too early, or linked before its data was durable, shows a foreign
 cell's bytes and fails.
 """
@@ -26,6 +27,7 @@ from typing import Final
 
 import numpy as np
 
+from isochrone.model.volume_kind import VolumeKind
 from isochrone.store.disk import SECTOR_SIZE_BYTES
 from isochrone.testing.store_states import (
     Cell,
@@ -66,7 +68,7 @@ class StoreModel:
 
     def copy_volume(self, source: int, number: int, name: str) -> None:
         """A new volume that maps to the same cells as `source`."""
-        self._push_volume(number, replace(self.state.volumes[source], name=name))
+        self._push_volume(number, replace(self.state.volumes[source], name=name, kind=VolumeKind.COPY))
 
     def delete_volume(self, number: int) -> None:
         """The volume and its tracks are gone; what is staged for it stays until a commit finds no volume."""
@@ -142,23 +144,30 @@ class StoreModel:
         Entries of volumes that are gone, or of tracks beyond a volume's end, are dropped.
         """
         before = self.state.sessions[session]
-        volumes = dict(self.state.volumes)
-        linked = [entry for entry in before.staged if entry.time_ns <= through_ns]
-        for entry in sorted(linked, key=lambda entry: entry.time_ns):
-            volume = volumes.get(entry.volume)
-            if volume is None or entry.track * self.track_size_bytes >= volume.size_bytes:
-                continue
-            tracks = dict(volume.tracks)
-            tracks.pop(entry.track, None)
-            if entry.cell is not None:
-                tracks[entry.track] = entry.cell
-            volumes[entry.volume] = replace(volume, tracks=tracks)
+        linked = tuple(entry for entry in before.staged if entry.time_ns <= through_ns)
+        volumes = self._linked(self.state.volumes, linked)
         after = replace(
             before,
             staged=tuple(entry for entry in before.staged if entry.time_ns > through_ns),
             committed_through_ns=max(before.committed_through_ns, through_ns),
         )
         self._push(volumes=volumes, sessions={**self.state.sessions, session: after})
+
+    def _linked(
+        self, volumes: Mapping[int, VolumeState], entries: Iterable[StagedTrack]
+    ) -> dict[int, VolumeState]:
+        """Return `volumes` after `entries` in the order of their times, the later ones in the order they came."""
+        linked = dict(volumes)
+        for entry in sorted(entries, key=lambda entry: entry.time_ns):
+            volume = linked.get(entry.volume)
+            if volume is None or entry.track * self.track_size_bytes >= volume.size_bytes:
+                continue
+            tracks = dict(volume.tracks)
+            tracks.pop(entry.track, None)
+            if entry.cell is not None:
+                tracks[entry.track] = entry.cell
+            linked[entry.volume] = replace(volume, tracks=tracks)
+        return linked
 
     def discard(self, session: int, after_ns: int) -> None:
         """Forget entries with time > after_ns; every source stands at `after_ns` at most."""
@@ -223,9 +232,9 @@ class StoreModel:
         before = self._history[-2][1]
         volumes = {key: volume for key, volume in before.volumes.items() if key != number}
         shown = {key: volume for key, volume in picture.volumes.items() if key != number}
-        problem = self._mismatch(
-            replace(before, volumes=volumes), replace(picture, volumes=shown), self.sequence
-        )
+        others = replace(before, volumes=volumes)
+        seen = replace(picture, volumes=shown, used_track_count=len(others.cells()))
+        problem = self._mismatch(others, seen, self.sequence)
         assert problem is None, problem
 
     def crashed_inside_operation(self) -> None:
@@ -235,9 +244,7 @@ class StoreModel:
     def reopened(self, picture: Picture, *, power_loss: bool) -> None:
         """Assert that the pool shows a state that the crash allows, and go on from that state."""
         floor = self._durable_sequence if power_loss else self._logged_sequence
-        version_floor = self._durable_sequence if power_loss else self._torn_since
-        if version_floor is None:
-            version_floor = self.sequence
+        version_floor = floor if self._torn_since is None else min(floor, self._torn_since)
         first = max(i for i, (at, _) in enumerate(self._history) if at <= floor)
         problems = []
         for index in range(len(self._history) - 1, first - 1, -1):
@@ -253,9 +260,9 @@ class StoreModel:
     def _mismatch(self, state: State, picture: Picture, version_floor: int) -> str | None:
         """Return how `picture` differs from `state`, with any mixture of contents since `version_floor`."""
         expected = {
-            number: (v.name, v.size_bytes, frozenset(v.tracks)) for number, v in state.volumes.items()
+            number: (v.name, v.kind, v.size_bytes, frozenset(v.tracks)) for number, v in state.volumes.items()
         }
-        shown = {number: (v.name, v.size_bytes, v.mapped) for number, v in picture.volumes.items()}
+        shown = {number: (v.name, v.kind, v.size_bytes, v.mapped) for number, v in picture.volumes.items()}
         if shown != expected:
             return f"volumes are {shown}, not {expected}"
         if dict(picture.documents) != dict(state.documents):
@@ -266,6 +273,11 @@ class StoreModel:
             through_ns = {source: want.through_ns.get(source, 0) for source in session.through_ns}
             if session != SessionPicture(len(want.staged), through_ns, want.committed_through_ns):
                 return f"session {number} is {session}, not {want}"
+        histories = {session: history.picture() for session, history in state.histories.items()}
+        if dict(picture.histories) != histories:
+            return f"histories are {picture.histories}, not {histories}"
+        if picture.used_track_count != len(state.cells()):
+            return f"{picture.used_track_count} tracks are in use, not {len(state.cells())}"
         for number, volume in state.volumes.items():
             problem = self._content_mismatch(volume, picture.volumes[number].content, version_floor)
             if problem is not None:
@@ -356,11 +368,16 @@ class StoreModel:
         sessions: Mapping[int, StagingState] | None = None,
     ) -> None:
         old = self.state
-        new = State(
-            old.volumes if volumes is None else volumes,
-            old.documents if documents is None else documents,
-            old.sessions if sessions is None else sessions,
+        self._push_state(
+            replace(
+                old,
+                volumes=old.volumes if volumes is None else volumes,
+                documents=old.documents if documents is None else documents,
+                sessions=old.sessions if sessions is None else sessions,
+            )
         )
+
+    def _push_state(self, new: State) -> None:
         self.sequence += 1
         self._undo = []
         self._history.append((self.sequence, new))
