@@ -272,6 +272,34 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing() -> None:
         suspension.resume(["b"])
 
 
+def test_a_pair_is_not_suspended_in_a_planned_switchover_which_would_lose_its_last_writes() -> None:
+    sites = Sites()
+    sites.secondary.session.recover(drain=True, allow_incomplete=False)
+    with pytest.raises(ConflictError, match="switching over"):
+        sites.suspend("b")
+    sites.wire.run_until(lambda: sites.document.state is SessionState.ENDED)
+    assert images_equal(sites.primary, sites.secondary, "a", "b")
+
+
+def test_a_planned_switchover_is_refused_while_a_pair_is_about_to_be_suspended() -> None:
+    sites = Sites()
+    sites.secondary.session.pair_suspension.suspend(["b"], sites.clock.ns + 10**9, "line work")
+    with pytest.raises(ConflictError, match="--cancel --pair b"):
+        sites.secondary.session.recover(drain=True, allow_incomplete=False)
+    assert not sites.secondary.session.is_draining
+
+
+def test_a_planned_switchover_is_given_up_when_a_pair_must_be_set_aside() -> None:
+    sites = Sites()
+    session = sites.secondary.session
+    session.recover(drain=True, allow_incomplete=False)
+    aside = session.pair_suspension.set_aside(sites.pair("b"), "another volume stands there")
+    session.remember(sites.document.with_pairs({"b": aside}))
+    sites.wire.run_until(lambda: not session.is_draining)
+    assert sites.document.state is SessionState.ACTIVE
+    sites.wire.run_until(lambda: not any(s.document.quiesced for s in sites.primary.primary.streams.values()))
+
+
 def test_a_configure_that_was_overtaken_is_not_obeyed() -> None:
     sites = Sites()
     sites.suspend()

@@ -49,6 +49,17 @@ def test_an_error_that_comes_once_is_not_even_noticed() -> None:
     assert pool.stats().quarantined_track_count == 0
 
 
+def test_what_counts_as_staged_survives_a_kill_also_when_no_record_could_be_stored() -> None:
+    disk = SimDisk(seed=1)
+    pool = pool_on(disk)
+    disk.trouble = everything(64)
+    assert stage_eight(pool).through_ns == 9
+    pool.log_write()
+    disk.trouble = None
+    disk.kill()
+    assert Pool.open(disk).staged_through_ns(1, 0) == 9
+
+
 @pytest.mark.parametrize("spots", [(1,), (8,), (3, 4), (1, 3, 5, 7), (2, 9, 10)])
 def test_data_of_a_bad_track_goes_to_another_and_the_bad_one_is_set_aside(spots: tuple[int, ...]) -> None:
     disk = SimDisk(seed=1)

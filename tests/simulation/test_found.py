@@ -20,7 +20,8 @@ FOUND = {
     80051: "a side file smaller than one burst suspended every resync before it could end",
     80128: "two replacements of one pair brought the first one's volume back",
     2000975: "the world was impatient with a side file of 40 tracks on a slow link",
-    2001139: "the world's operator suspended a pair when the faults were over, and nobody brought it back",
+    2001139: "a pair could be suspended in the middle of a planned switchover",
+    2001711: "what counted as staged went back with a restart when the device had taken none of the records before it",
     1001252: "on a slow link a burst of images took 11 s, and the copier then rested for 10 s",
 }
 

@@ -31,13 +31,15 @@ from isochrone.model.errors import ConflictError, NotFoundError
 from isochrone.session import transitions
 from isochrone.session.core import SessionCore
 from isochrone.session.document import PairDocument
+from isochrone.session.recovery import Recovery
 
 
 class PairSuspension:
     """Suspend and resume of single pairs of one session. Pairs are named by their secondary volumes."""
 
-    def __init__(self, core: SessionCore) -> None:
+    def __init__(self, core: SessionCore, recovery: Recovery) -> None:
         self._core = core
+        self._recovery = recovery
 
     # Commands
 
@@ -102,6 +104,11 @@ class PairSuspension:
         if document.is_over:
             raise ConflictError(
                 f"session {document.name!r} is {document.state}: its pairs have ended", session=document.name
+            )
+        if self._recovery.is_draining:
+            raise ConflictError(
+                f"session {document.name!r} is switching over, with all its pairs: give the command afterwards",
+                session=document.name,
             )
         known = {pair.secondary_volume: pair for pair in document.pairs if not pair.removing}
         wanted = list(names)

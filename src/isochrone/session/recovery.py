@@ -81,6 +81,14 @@ class Recovery:
                 f"a suspension of session {self._core.document.name!r} is pending: cancel it before a planned switchover, "
                 f"`isochrone session suspend {self._core.document.name} --cancel`"
             )
+        pending = [
+            p.secondary_volume for p in self._core.document.pairs if p.suspend_at_ns and not p.suspended
+        ]
+        if pending:
+            raise ConflictError(
+                f"a suspension of {', '.join(pending)} is pending, whose later writes would be missing: cancel it before a "
+                f"planned switchover, `isochrone session suspend {self._core.document.name} --cancel --pair {pending[0]}`"
+            )
         if unreached or self._core.document.state is not SessionState.ACTIVE:
             raise ConflictError(
                 f"a planned switchover needs every primary streaming; "
@@ -109,6 +117,9 @@ class Recovery:
         quiesced = [self._core.contacts[source].quiesced_ns for source in self._core.document.sources_in_use]
         times_ns = [time_ns for time_ns in quiesced if time_ns is not None]
         if len(times_ns) == len(quiesced) and self._core.mover.consistency_ns >= max(times_ns, default=0):
+            if not self._core.document.is_image_complete and not self._drain_allows_incomplete:
+                self.cancel_drain()  # a pair was set aside meanwhile
+                return
             self._drain_began_ns = None
             self._begin_recovery(self._drain_allows_incomplete)
         elif now_ns - self._drain_began_ns > self._core.settings.drain_ns_max:

@@ -48,7 +48,7 @@ class Session(SessionCore):
         self.split = Split(self)
         self.recovery = Recovery(self, self.split)
         self.suspension = Suspension(self, self.recovery)
-        self.pair_suspension = PairSuspension(self)
+        self.pair_suspension = PairSuspension(self, self.recovery)
         self.history = History(self)
         self.acks_told: dict[int, Ack] = {}
         self.is_deleting = False

@@ -123,7 +123,7 @@ class Stager:
         self._reserved |= new_pages
         if before_ns is not None:
             through_ns = max(self._staged_through_ns(session, source), min(through_ns, before_ns - 1))
-        if len(records) or unstored is None:
+        if len(records) or unstored is None or through_ns > self._staged_through_ns(session, source):
             staged = StagePayload(session, source, through_ns, np.array(records), physicals)
             self._state.stage(staged)
             self._parts.log.append(RecordType.STAGE, pack_stage(staged))
