@@ -262,7 +262,9 @@ def test_a_checkpoint_while_an_image_is_made_leaves_none_of_it_after_a_crash() -
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
-def test_history_images_and_documents_survive_a_crash_together(checkpointed: bool) -> None:
+@pytest.mark.parametrize("name", ["t", "a@t", "a~t"])
+def test_history_images_and_documents_survive_a_crash_together(checkpointed: bool, name: str) -> None:
+    kind = {"t": VolumeKind.COPY, "a@t": VolumeKind.SNAPSHOT, "a~t": VolumeKind.IMAGE}[name]
     disk, pool = pool_with_history()
     put(pool, 20, A, 0, 2)
     put(pool, 30, A, 1, 3)
@@ -271,12 +273,16 @@ def test_history_images_and_documents_survive_a_crash_together(checkpointed: boo
         run(pool.checkpoint())
     put(pool, 40, A, 1, 4)
     pool.commit(SESSION, 40)
-    made(pool.history_image(SESSION, 25, {A: "t"}, VolumeKind.COPY, {"copy/t": b"25"}))
+    made(pool.history_image(SESSION, 25, {A: name}, kind, {"copy/t": b"25"}))
     pool.history_release(SESSION, 20)
     pool.history_end(SESSION, B)
     pool.log_write()
     again = reopened(disk, pool)
-    assert (tags(again, "t", 2), again.documents["copy/t"]) == ([2, 0], b"25")
+    assert (tags(again, name, 2), again.documents["copy/t"]) == ([2, 0], b"25")
+    assert again.volumes[name].kind == kind
+    run(again.checkpoint())
+    again = reopened(disk, again)
+    assert tags(again, name, 2) == [2, 0]
     assert [shown_at(again, at, A)[:2] for at in (20, 30, 40)] == [[2, 0], [2, 3], [2, 4]]
     assert again.history(SESSION) == pool.history(SESSION)
     again.verify()

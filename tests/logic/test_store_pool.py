@@ -315,13 +315,13 @@ def test_names_are_checked_and_unique() -> None:
 
 def test_volumes_are_limited_in_number_and_in_size_together(monkeypatch: pytest.MonkeyPatch) -> None:
     _, pool = new_pool()
-    pool.create_volume("a", limits.TABLE_PAGE_COUNT_MAX * 1024 * TRACK // 16)
-    for index in range(15):
+    pool.create_volume("a", limits.TABLE_PAGE_COUNT_MAX * 1024 * TRACK // 32)
+    for index in range(31):
         pool.copy_volume("a", f"b{index}")
     with pytest.raises(BusyError, match="choose a smaller size"):
         pool.create_volume("c", TRACK)
-    monkeypatch.setattr("isochrone.store.volume_set.VOLUME_COUNT_MAX", 16)
-    with pytest.raises(BusyError, match="16 volumes"):
+    monkeypatch.setattr("isochrone.store.volume_set.VOLUME_COUNT_MAX", 32)
+    with pytest.raises(BusyError, match="32 volumes"):
         pool.create_volume("c", TRACK)
 
 

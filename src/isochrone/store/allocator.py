@@ -146,8 +146,9 @@ class Allocator:
         return True
 
     def share(self, tracks: TrackNumbers) -> None:
-        """Count one more reference to each of `tracks`, which may repeat."""
+        """Count one more reference to each of `tracks`, which may repeat; 0 among them is ignored."""
         np.add.at(self.counts, tracks, _ONE)
+        self.counts_view[0] = 0
 
     def drop(self, tracks: TrackNumbers) -> int:
         """Count one reference less to each of `tracks` (distinct). Returns how many are pending now because

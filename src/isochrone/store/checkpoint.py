@@ -218,7 +218,7 @@ def snapshot_root(state: PoolState, generation: int, first_sequence: int, *, is_
     """Return what a root says of `state` now, but for the page directory."""
     volumes = []
     for table in state.volumes.values():
-        indexes = np.flatnonzero(table.pages).astype(np.uint32)
+        used = table.used()
         volumes.append(
             RootVolume(
                 table.number,
@@ -226,8 +226,8 @@ def snapshot_root(state: PoolState, generation: int, first_sequence: int, *, is_
                 table.size_bytes,
                 table.kind,
                 table.repeat_count_max,
-                indexes,
-                table.pages[indexes],
+                used.indexes,
+                used.numbers,
             )
         )
     sessions = {

@@ -8,8 +8,9 @@ VOLUME_COUNT_MAX: Final = 16384
 """Volumes of all kinds: 100 volumes with 150 copies each."""
 TOGETHER_COUNT_MAX: Final = 4096
 """Volumes that are copied, or deleted, in one step."""
-TABLE_PAGE_COUNT_MAX: Final = 1 << 24
-"""Page numbers of all volumes together: 64 MiB of memory; 64 TiB of thin volumes at 4 KiB tracks."""
+TABLE_PAGE_COUNT_MAX: Final = 1 << 26
+"""Page numbers of all volumes together: 256 TiB of thin volumes at 4 KiB tracks. They take memory (4 bytes each, 256 MiB at
+the most) where volumes are mapped."""
 DOCUMENT_COUNT_MAX: Final = 16384
 DOCUMENT_KEY_BYTES_MAX: Final = 256
 DOCUMENT_BYTES_MAX: Final = 1 << 20

@@ -40,12 +40,15 @@ def share(tables: TrackTables, source: VolumeTable, target: VolumeTable) -> None
     """Make `target` all that `source` is, its size as well."""
     if source is target:
         return
-    new, old = source.pages.copy(), target.pages
+    old = target.pages
+    new = np.zeros(len(source.pages), np.uint32)  # what is not mapped takes no memory
+    used = source.used()
+    new[used.indexes] = used.numbers
     common = min(len(new), len(old))
     differ = new[:common] != old[:common]
     tables.arena.share(np.concatenate([new[:common][differ], new[common:]]))
     gone = np.concatenate([old[:common][differ], old[common:]])
-    target.set_pages(new)
+    target.set_pages(new, used)
     target.size_bytes, target.track_count = source.size_bytes, source.track_count
     target.mapped_track_count = source.mapped_track_count
     tables.give_up(target, gone[gone != 0])
@@ -141,6 +144,7 @@ def _share_pages(
         target.mapped_track_count += _count_mapped(tables, incoming) - _count_mapped(tables, outgoing)
     tables.arena.share(incoming)
     target.pages[indexes] = incoming
+    target.used_pages = None
     tables.give_up(target, outgoing[outgoing != 0])
 
 

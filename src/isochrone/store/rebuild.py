@@ -24,12 +24,13 @@ def rebuild(tables: TrackTables, volumes: Sequence[VolumeTable], held: Iterable[
     arena = tables.arena
     mapped_of_page = count_mapped(arena)
     for table in volumes:
-        used = np.flatnonzero(table.pages)
-        mapped = mapped_of_page[table.pages[used]]
-        empty = used[mapped == 0]
+        used = table.used()
+        mapped = mapped_of_page[used.numbers]
+        empty = used.indexes[mapped == 0]
         if len(empty):
             arena.drop(table.pages[empty], hold=False)
             table.pages[empty] = 0
+            table.used_pages = None
         table.mapped_track_count = int(mapped.sum(dtype=np.int64))
     tables.allocator.counts[:] = count_references(tables, held)
     tables.allocator.rebuild()
@@ -59,14 +60,23 @@ def count_references(tables: TrackTables, held: Iterable[TrackNumbers]) -> NDArr
     return counts
 
 
-def count_repeats(tables: TrackTables, table: VolumeTable) -> int:
-    """Return how often the track, or page, that `table` holds most often stands in it; at least 1."""
-    numbers, times = np.unique(table.pages[table.pages != 0], return_counts=True)
-    counts = np.zeros(tables.allocator.track_count + 1, np.uint16)
-    for start in range(0, len(numbers), _PIECE_PAGE_COUNT):
-        piece = slice(start, start + _PIECE_PAGE_COUNT)
+def count_repeats(tables: TrackTables, table: VolumeTable, counts: NDArray[np.uint16] | None = None) -> int:
+    """Return how often the track, or page, that `table` holds most often stands in it; at least 1.
+
+    `counts` is room to count in, shape (track_count + 1,), zeros, and zeros again afterwards.
+    """
+    if counts is None:
+        counts = np.zeros(tables.allocator.track_count + 1, np.uint16)
+    numbers, times = np.unique(table.used().numbers, return_counts=True)
+    repeats = max(1, int(times.max(initial=0)))
+    pieces = [slice(at, at + _PIECE_PAGE_COUNT) for at in range(0, len(numbers), _PIECE_PAGE_COUNT)]
+    for piece in pieces:
         entries = tables.arena.pages(numbers[piece])
-        weights = np.broadcast_to(times[piece, np.newaxis].astype(np.uint16), entries.shape)
-        np.add.at(counts, entries.ravel(), weights.ravel())
+        np.add.at(counts, entries.ravel(), np.repeat(times[piece].astype(np.uint16), entries.shape[1]))
     counts[0] = 0
-    return max(1, int(counts.max()), int(times.max(initial=0)))
+    for piece in pieces:
+        entries = tables.arena.pages(numbers[piece]).ravel()
+        repeats = max(repeats, int(counts[entries].max()))
+    for piece in pieces:
+        counts[tables.arena.pages(numbers[piece]).ravel()] = 0
+    return repeats

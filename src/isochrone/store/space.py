@@ -49,7 +49,7 @@ def space_steps(state: PoolState, tables: Sequence[VolumeTable]) -> SpaceSteps:
     """Add up the space of `tables` (distinct), in steps between which the pool may go on."""
     mapped = sum(table.mapped_track_count for table in tables)
     numbers, times = np.unique(
-        np.concatenate([np.empty(0, np.uint32), *(table.pages[table.pages != 0] for table in tables)]),
+        np.concatenate([np.empty(0, np.uint32), *(table.used().numbers for table in tables)]),
         return_counts=True,
     )
     is_alone = (state.arena.counts[numbers] & REFERENCES) == times

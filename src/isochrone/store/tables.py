@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,13 @@ from isochrone.store.arena import PAGE_ENTRY_COUNT, PAGE_MASK, PAGE_SHIFT, Arena
 _PIECE_PAGE_COUNT: Final = 1024
 _RUN_ENTRY_COUNT: Final = 1 << 16
 _NO_PAGES: Final[NDArray[np.uint32]] = np.zeros(0, np.uint32)
+
+
+class UsedPages(NamedTuple):
+    """Pages of a table that exist: their indexes in it, ascending, and their numbers."""
+
+    indexes: NDArray[np.uint32]
+    numbers: NDArray[np.uint32]
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +58,7 @@ class VolumeTable:
         pages_view: the same memory for scalar access.
         mapped_track_count: entries that are not 0.
         repeat_count_max: no track and no page is held by this table more often.
+        used_pages: see `used`; kept for those that never change, which are the most.
     """
 
     number: int
@@ -62,11 +70,25 @@ class VolumeTable:
     pages_view: memoryview = field(default_factory=lambda: _NO_PAGES.data)
     mapped_track_count: int = 0
     repeat_count_max: int = 1
+    used_pages: UsedPages | None = None
 
-    def set_pages(self, pages: NDArray[np.uint32]) -> None:
-        """Take another array of pages."""
+    def used(self) -> UsedPages:
+        """Return where the pages are that exist."""
+        if self.used_pages is not None:
+            return self.used_pages
+        indexes = np.flatnonzero(self.pages).astype(np.uint32)
+        used = UsedPages(indexes, self.pages[indexes])
+        self._keep(used)
+        return used
+
+    def set_pages(self, pages: NDArray[np.uint32], used: UsedPages | None = None) -> None:
+        """Take another array of pages, and what `used` would return of it, if that is known."""
         self.pages = pages
         self.pages_view = pages.data
+        self._keep(used)
+
+    def _keep(self, used: UsedPages | None) -> None:
+        self.used_pages = used if self.kind == VolumeKind.SNAPSHOT else None
 
 
 def page_count_for(track_count: int) -> int:
@@ -206,8 +228,9 @@ class TrackTables:
             self.arena.page(new)[:] = self.arena.page(old)
             self.arena.drop_one(old)
             if self.accounting:
-                self.allocator.share(self._mapped(old))
+                self.allocator.share(self.arena.page(old))
         table.pages_view[page_index] = new
+        table.used_pages = None
         return new
 
     def clear(self, table: VolumeTable, first: int, count: int) -> None:
@@ -239,9 +262,11 @@ class TrackTables:
         if not page.any():
             self.arena.drop_one(number)
             table.pages[page_index] = 0
+            table.used_pages = None
 
     def drop_pages(self, table: VolumeTable, page_indexes: NDArray[np.integer]) -> None:
         """Let a volume's pages at `page_indexes` (distinct, none is null) go."""
+        table.used_pages = None
         for start in range(0, len(page_indexes), _PIECE_PAGE_COUNT):
             piece = page_indexes[start : start + _PIECE_PAGE_COUNT]
             numbers = table.pages[piece]

@@ -19,9 +19,10 @@ _NAMED_MAX = 5
 def verify_state(state: PoolState) -> list[str]:
     """Return what contradicts itself in `state`; empty when all agrees (P5.2, P10.4)."""
     mapped_of_page = count_mapped(state.arena)
+    counts = np.zeros(state.allocator.track_count + 1, np.uint16)
     findings = []
     for table in state.volumes.values():
-        findings += _volume_findings(state, table, mapped_of_page)
+        findings += _volume_findings(state, table, mapped_of_page, counts)
     findings += _page_findings(state)
     findings += _track_findings(state)
     findings += _staging_findings(state)
@@ -29,7 +30,9 @@ def verify_state(state: PoolState) -> list[str]:
     return findings
 
 
-def _volume_findings(state: PoolState, table: VolumeTable, mapped_of_page: NDArray[np.uint16]) -> list[str]:
+def _volume_findings(
+    state: PoolState, table: VolumeTable, mapped_of_page: NDArray[np.uint16], counts: NDArray[np.uint16]
+) -> list[str]:
     findings = []
     what = f"volume {table.name} ({table.number})"
     if table.track_count * state.track_size_bytes != table.size_bytes:
@@ -44,7 +47,10 @@ def _volume_findings(state: PoolState, table: VolumeTable, mapped_of_page: NDArr
     mapped = int(mapped_of_page[used].sum(dtype=np.int64))
     if mapped != table.mapped_track_count:
         findings.append(f"{what}: {mapped} tracks are mapped, {table.mapped_track_count} counted")
-    repeats = count_repeats(state.tables, table)
+    kept = table.used_pages
+    if kept is not None and not np.array_equal(kept.numbers, table.pages[table.pages != 0]):
+        findings.append(f"{what}: what is kept of its pages is not what they are")
+    repeats = count_repeats(state.tables, table, counts)
     if repeats > table.repeat_count_max:
         findings.append(
             f"{what}: holds a track or page {repeats} times, {table.repeat_count_max} are the most it should"
