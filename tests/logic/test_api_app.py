@@ -34,6 +34,16 @@ EVERY_REQUEST: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/v1/volumes", {"name": "db", "size_bytes": 1 << 20}),
     ("GET", "/v1/volumes/db", None),
     ("PATCH", "/v1/volumes/db", {"size_bytes": 2 << 20}),
+    ("POST", "/v1/copies", {"volumes": ["db"], "name": "mon", "expires_after_s": 60}),
+    ("GET", "/v1/copies", None),
+    ("GET", "/v1/copies/mon", None),
+    ("POST", "/v1/copies/mon/restore", {"volumes": ["db"]}),
+    ("GET", "/v1/volumes/db/changes?since=mon&offset=4096", None),
+    ("DELETE", "/v1/copies/mon", None),
+    ("POST", "/v1/relations", {"source": "db", "target": "twin"}),
+    ("GET", "/v1/relations/twin", None),
+    ("POST", "/v1/relations/twin/refresh", {}),
+    ("DELETE", "/v1/relations/twin", None),
     ("DELETE", "/v1/volumes/db", None),
     ("POST", "/v1/sessions", SESSION_BODY),
     ("GET", "/v1/sessions", None),
@@ -89,12 +99,16 @@ def test_the_description_lists_every_route_with_its_errors() -> None:
     described = {
         (method.upper(), path) for path, methods in description["paths"].items() for method in methods
     }
-    names = {"/images/db": "/images/{image}", "/db": "/{name}", "/bank": "/{name}", "/ledger": "/{name}"}
+    names = (
+        {"/images/db": "/images/{image}"}
+        | dict.fromkeys(("/db", "/bank", "/ledger", "/mon"), "/{name}")
+        | {"/twin": "/{target}"}
+    )
     asked = set()
     for method, path, _ in EVERY_REQUEST:
         for name, template in names.items():
             path = path.replace(name, template)
-        asked.add((method, path))
+        asked.add((method, path.partition("?")[0]))
     assert described == asked
     for methods in description["paths"].values():
         for route in methods.values():

@@ -138,6 +138,7 @@ def test_status_shows_everything_and_all_of_it_as_json(
         "volumes",
         "sessions",
         "captures",
+        "copies",
     }
 
 

@@ -7,10 +7,14 @@ from typing import Any, cast
 
 import pytest
 
+from isochrone.controller.copy_views import CopyViews
 from isochrone.controller.exports import PoolExports, VolumeExport
+from isochrone.copies.catalogue import Catalogue
 from isochrone.model.errors import ConflictError, NotFoundError, PoolFullError
+from isochrone.model.volume_kind import VolumeKind
 from isochrone.nbd.constants import Errno
 from isochrone.nbd.errors import NbdError
+from isochrone.store.pool import Pool
 from isochrone.store.volume import Volume
 
 
@@ -60,13 +64,18 @@ class World:
         self.flush_count = 0
         volumes = {
             name: SimpleNamespace(
-                name=name, number=number, size_bytes=1 << 20, read=lambda _, length: bytes(length)
+                name=name,
+                number=number,
+                size_bytes=1 << 20,
+                kind=VolumeKind.VOLUME,
+                read=lambda _, length: bytes(length),
             )
             for number, name in enumerate(("data", "wal"), 1)
         }
         self.exports = PoolExports(
             cast("dict[str, Volume]", volumes),
             self.writer,
+            CopyViews(cast("Pool", SimpleNamespace(volumes=volumes)), Catalogue({}), lambda _: ""),
             track_size_bytes=4096,
             block_size_min=1,
             secondary_of=lambda name: self.secondaries.get(name, ""),

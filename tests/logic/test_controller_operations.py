@@ -18,116 +18,13 @@ from isochrone.api.requests import (
     RemovePairsRequest,
     ResizeVolumeRequest,
     ResumeRequest,
-    SessionRequest,
     SuspendRequest,
 )
-from isochrone.capture.links import PrimaryLinks
-from isochrone.capture.own_marks import OwnMarks
-from isochrone.capture.primary import Primary
-from isochrone.capture.settings import CaptureSettings
-from isochrone.controller.exports import PoolExports
-from isochrone.controller.fed_sessions import FedSessions
-from isochrone.controller.image_catalogue import ImageCatalogue
-from isochrone.controller.operations import ControllerOperations
-from isochrone.controller.past import Past
-from isochrone.controller.primary_shell import PrimaryShell
-from isochrone.controller.session_set import SessionSet
-from isochrone.link.messages import PROTOCOL_VERSION, Configure, Hello, WantedVolume
 from isochrone.model.choices import Compression
 from isochrone.model.errors import ConflictError, IsochroneError
-from isochrone.model.policy import SessionPolicy
 from isochrone.session.document import SessionDocument, load_document
 from isochrone.store.pool import Pool
-from isochrone.testing.sim_disk import SimDisk
-from support.reports import CONTROLLER
-from support.store import TRACK, new_pool, run
-
-SIZE_BYTES = 8 * TRACK
-ID = "0" * 32
-PRIMARY = {"name": "a", "address": "tcp:a:1"}
-
-
-def pair(volume: str) -> dict[str, str]:
-    return {"primary": "a", "primary_volume": volume, "secondary_volume": volume}
-
-
-def session_request(*volumes: str) -> SessionRequest:
-    pairs = [pair(volume) for volume in volumes]
-    return SessionRequest.model_validate({"name": "bank", "primaries": [PRIMARY], "pairs": pairs})
-
-
-class World:
-    """The operations of a controller over a pool on a simulated disk; nothing is dialled and nothing ticks."""
-
-    def __init__(self) -> None:
-        self.disk = SimDisk(seed=1)
-        _, self.pool = new_pool(self.disk)
-        self.now_ns = 1_000_000_000
-        core = Primary(self.pool, self.disk, self.clock, CaptureSettings(), 0)
-        self.links = PrimaryLinks(core, ID, "c", TRACK, lambda: "1" * 32, lambda _: "", lambda _: False)
-        self.primary = PrimaryShell(core, self.links, flush=self.flush, on_fatal=self.fatal)
-        self.sessions = SessionSet(
-            self.pool,
-            OwnMarks(core, ID, "c"),
-            mover_id=ID,
-            mover_name="c",
-            clock=self.clock,
-            jitter=lambda: 0.5,
-            new_identity=lambda: "2" * 32,
-            flush=self.flush,
-            on_fatal=self.fatal,
-        )
-        self.exports = PoolExports(
-            self.pool.volumes,
-            self.primary,
-            track_size_bytes=TRACK,
-            block_size_min=1,
-            secondary_of=self.sessions.secondary_of,
-            flush=self.flush,
-            on_fatal=self.fatal,
-        )
-        self.past = Past(
-            self.pool,
-            ImageCatalogue(self.pool),
-            self.sessions,
-            fed=FedSessions(self.primary, self.sessions),
-            clients_of=lambda _: [],
-            children_of=lambda _: [],
-            forget_export=self.exports.forget,
-            clock=self.clock,
-            flush=self.flush,
-        )
-        self.operations = ControllerOperations(
-            self.pool,
-            "/pool",
-            self.exports,
-            self.primary,
-            self.sessions,
-            self.past,
-            controller=lambda _: CONTROLLER,
-            controller_name="c",
-            checkpoint_age_s=lambda: None,
-            flush=self.flush,
-            clock=self.clock,
-        )
-
-    def clock(self) -> int:
-        self.now_ns += 1
-        return self.now_ns
-
-    def fatal(self, error: BaseException) -> None:
-        raise error
-
-    async def flush(self) -> None:
-        run(self.pool.sync())
-
-    def capture(self, volume: str) -> None:
-        """Let a mover elsewhere pull `volume` for the session `far`."""
-        self.links.link_opened(1)
-        hello = Hello(PROTOCOL_VERSION, "3" * 32, "far", 1, "4" * 32, "m", "", TRACK, Compression.OFF, "", 0)
-        self.links.link_received(1, hello)
-        self.links.link_received(1, Configure(1, [WantedVolume(volume)], SessionPolicy()))
-
+from support.controller_world import SIZE_BYTES, World, pair, session_request
 
 Step = Callable[[World], Awaitable[Any]]
 

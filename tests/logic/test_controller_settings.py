@@ -5,10 +5,17 @@ from pathlib import Path
 import pytest
 
 from isochrone.controller.settings import ControllerSettings, LogFormat, known_keys, load_settings
+from isochrone.copies.schedule import Schedule
 from isochrone.model.errors import RefusedError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MINIMAL = '[controller]\nname = "a"\n[pool]\npath = "pool"\n'
+
+
+def schedule(**keys: str) -> str:
+    """A settings file with one schedule, of which some keys are others."""
+    values = {"name": '"hourly"', "volumes": '["db"]', "every": '"1h"', "keep": "24", **keys}
+    return MINIMAL + "[[copy.schedule]]\n" + "".join(f"{key} = {value}\n" for key, value in values.items())
 
 
 def load(tmp_path: Path, text: str) -> ControllerSettings:
@@ -81,6 +88,18 @@ def test_an_address_that_other_hosts_reach_is_named(tmp_path: Path) -> None:
         (MINIMAL + "[nbd]\nlisten = ['unix:/a', 'unix:/a']", "nbd.listen", "leave it there once"),
         (MINIMAL + "[nbd]\nreceive_budget = '1MiB'", "nbd.receive_budget", "at least 34MiB"),
         (MINIMAL + "[controller]", "", "correct that line"),
+        (MINIMAL + "warn_percent = [80, 101]", "pool.warn_percent", "from 1 to 100"),
+        (schedule(every='"3 fortnights"'), "copy.schedule, number 1: every", "write for example 90s"),
+        (schedule(every='"0.5s"'), "copy.schedule, number 1: every", "from 1s to 366d"),
+        (schedule(every="3600"), "copy.schedule, number 1: every", "as in 90s, 30m"),
+        (schedule(keep="0"), "copy.schedule, number 1: keep", "from 1 to 1024"),
+        (schedule(volumes="[]"), "copy.schedule, number 1: volumes", 'as in ["db", "wal"]'),
+        (schedule(volumes='["db", "db"]'), "copy.schedule, number 1: volumes", "leave it there once"),
+        (schedule(name='"a@b"'), "copy.schedule, number 1: name", "use 1 to 64 letters"),
+        (schedule(name=f'"{"n" * 41}"'), "copy.schedule, number 1: name", "at most 40"),
+        (schedule(kep="3"), "copy.schedule, number 1: kep", "did you mean keep?"),
+        (schedule() + schedule().removeprefix(MINIMAL), "copy.schedule", "hourly is there twice"),
+        (MINIMAL + "[copy]\nschedules = 3", "copy.schedules", "did you mean copy.schedule?"),
     ],
 )
 def test_a_fault_names_file_key_and_cure(tmp_path: Path, text: str, key: str, cure: str) -> None:
@@ -107,5 +126,19 @@ def test_the_examples_are_valid(name: str) -> None:
 
 def test_the_full_example_says_every_default_and_every_key() -> None:
     text = (EXAMPLES / "primary-a.toml").read_text()
-    missing = [key for key in known_keys() if f"\n{key.split('.')[1]} = " not in text]
+    missing = [
+        key for key in known_keys() if f"\n{key.split('.')[1]} = " not in text and f"[[{key}]]" not in text
+    ]
     assert missing == ["pool.tracks_path", "capture.spill_path"]
+
+
+def test_schedules_are_in_the_order_they_are_written(tmp_path: Path) -> None:
+    second = schedule(name='"daily"', every='"1d"', keep="7").removeprefix(MINIMAL)
+    first, last = [section.schedule() for section in load(tmp_path, schedule() + second).copy_.schedule]
+    assert first == Schedule("hourly", ("db",), 3600 * 10**9, 24)
+    assert (last.name, last.every_ns, last.keep) == ("daily", 86_400 * 10**9, 7)
+
+
+def test_a_pool_warns_at_three_levels_unless_it_is_told_others(tmp_path: Path) -> None:
+    assert load(tmp_path, MINIMAL).pool.warn_percent == [80, 90, 95]
+    assert load(tmp_path, MINIMAL + "warn_percent = []").pool.warn_percent == []

@@ -9,6 +9,7 @@ import pytest
 from isochrone.model.errors import BusyError
 from isochrone.nbd import constants as c
 from isochrone.nbd.constants import Info, Option, OptionReply
+from isochrone.nbd.contexts import CONTEXTS_SELECTED_MAX
 from isochrone.nbd.handshake import Handshake, State
 from support.nbd_memory import MemoryExport, MemoryExports
 
@@ -259,7 +260,7 @@ def test_what_follows_the_handshake_is_handed_on(handshake: Handshake) -> None:
 def agreed_block_status(handshake: Handshake, name: bytes = b"east") -> bool:
     handshake.receive(option(Option.GO, info_data(name)))
     assert handshake.agreement is not None
-    return handshake.agreement.terms.block_status
+    return bool(handshake.agreement.terms.context_count)
 
 
 @pytest.mark.parametrize("number", [Option.LIST_META_CONTEXT, Option.SET_META_CONTEXT])
@@ -320,3 +321,95 @@ def test_a_selection_for_another_export_does_not_count() -> None:
     handshake.receive(BOTH_FLAGS + option(Option.STRUCTURED_REPLY))
     handshake.receive(option(Option.SET_META_CONTEXT, context_data(b"a", b"base:allocation")))
     assert not agreed_block_status(handshake, b"b")
+
+
+def changed(name: str) -> bytes:
+    return f"isochrone:changed:{name}".encode()
+
+
+@pytest.fixture
+def copied(export: MemoryExport) -> MemoryExport:
+    export.contexts = {changed(name).decode(): [(1 << 20, 1)] for name in ("mon", "tue")}
+    return export
+
+
+def contexts_of(answer: list[tuple[int, int, bytes]]) -> list[tuple[int, str]]:
+    return [
+        (int.from_bytes(data[:4], "big"), data[4:].decode())
+        for _, kind, data in answer
+        if kind == OptionReply.META_CONTEXT
+    ]
+
+
+@pytest.mark.parametrize(
+    ("queries", "found"),
+    [
+        ((), ("base:allocation", "isochrone:changed:mon", "isochrone:changed:tue")),
+        ((b"isochrone:",), ("isochrone:changed:mon", "isochrone:changed:tue")),
+        ((b"isochrone:changed:",), ("isochrone:changed:mon", "isochrone:changed:tue")),
+        ((b"base:", b"isochrone:changed:tue"), ("base:allocation", "isochrone:changed:tue")),
+        ((b"isochrone:changed:m",), ()),
+        ((b"isochrone",), ()),
+    ],
+)
+def test_copies_are_listed_by_name_and_by_the_beginnings_of_their_names(
+    handshake: Handshake, copied: MemoryExport, queries: tuple[bytes, ...], found: tuple[str, ...]
+) -> None:
+    handshake.receive(option(Option.STRUCTURED_REPLY))
+    answer = replies(handshake.receive(option(Option.LIST_META_CONTEXT, context_data(b"east", *queries))))
+    assert contexts_of(answer) == [(0, name) for name in found]
+    assert copied.open_map_count == 0
+
+
+def test_several_contexts_are_selected_in_the_order_they_are_asked_for(
+    handshake: Handshake, exports: MemoryExports, copied: MemoryExport
+) -> None:
+    handshake.receive(option(Option.STRUCTURED_REPLY))
+    asked = (changed("tue"), b"base:allocation", changed("wed"), changed("mon"), changed("tue"))
+    answer = replies(handshake.receive(option(Option.SET_META_CONTEXT, context_data(b"east", *asked))))
+    selected = [(1, changed("tue").decode()), (2, "base:allocation"), (3, changed("mon").decode())]
+    assert contexts_of(answer) == selected
+    handshake.receive(option(Option.GO, info_data(b"east")))
+    agreement = handshake.agreement
+    assert agreement is not None
+    assert [(one.id, one.name) for one in agreement.contexts] == selected
+    assert copied.open_map_count == 2
+    agreement.close(exports)
+    assert (copied.open_map_count, copied.open_count) == (0, 0)
+
+
+def test_a_beginning_of_a_name_selects_nothing(handshake: Handshake, copied: MemoryExport) -> None:
+    handshake.receive(option(Option.STRUCTURED_REPLY))
+    data = context_data(b"east", b"isochrone:changed:", b"isochrone:")
+    assert kinds(handshake.receive(option(Option.SET_META_CONTEXT, data))) == [OptionReply.ACK]
+    assert not agreed_block_status(handshake)
+
+
+def test_looking_at_an_export_leaves_no_map_open(handshake: Handshake, copied: MemoryExport) -> None:
+    handshake.receive(option(Option.STRUCTURED_REPLY))
+    handshake.receive(option(Option.SET_META_CONTEXT, context_data(b"east", changed("mon"))))
+    handshake.receive(option(Option.INFO, info_data(b"east")))
+    assert (copied.open_map_count, copied.open_count) == (0, 0)
+
+
+def test_more_contexts_than_a_reply_has_room_for_are_refused(
+    handshake: Handshake, export: MemoryExport
+) -> None:
+    names = [f"c{number}" for number in range(CONTEXTS_SELECTED_MAX + 1)]
+    export.contexts = {changed(name).decode(): [(1 << 20, 1)] for name in names}
+    handshake.receive(option(Option.STRUCTURED_REPLY))
+    data = context_data(b"east", *map(changed, names))
+    assert kinds(handshake.receive(option(Option.SET_META_CONTEXT, data))) == [OptionReply.ERR_TOO_BIG]
+    assert not agreed_block_status(handshake)
+
+
+def test_an_export_whose_selected_copy_is_gone_meanwhile_is_refused_and_left_closed(
+    handshake: Handshake, copied: MemoryExport
+) -> None:
+    handshake.receive(option(Option.STRUCTURED_REPLY))
+    handshake.receive(option(Option.SET_META_CONTEXT, context_data(b"east", changed("mon"), changed("tue"))))
+    del copied.contexts[changed("tue").decode()]
+    answer = kinds(handshake.receive(option(Option.GO, info_data(b"east"))))
+    assert answer == [OptionReply.ERR_UNKNOWN]
+    assert (copied.open_map_count, copied.open_count) == (0, 0)
+    assert handshake.is_open

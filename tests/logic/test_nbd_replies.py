@@ -72,25 +72,38 @@ def test_a_long_reason_is_cut_between_characters() -> None:
 def extents_of(chunk: bytes) -> list[tuple[int, int]]:
     magic, flags, kind, cookie, length, context = unpack_from(">IHH8sII", chunk)
     assert (magic, flags, kind, cookie) == (c.STRUCTURED_REPLY_MAGIC, 1, Chunk.BLOCK_STATUS, COOKIE)
-    assert (length, context) == (len(chunk) - 20, c.META_CONTEXT_ALLOCATION_ID)
+    assert (length, context) == (len(chunk) - 20, 1)
     return [unpack_from(">II", chunk, at) for at in range(24, len(chunk), 8)]
 
 
 def test_block_status_joins_neighbours_of_one_kind() -> None:
-    runs = [(0, 10, True), (10, 10, True), (20, 5, False), (25, 5, False), (30, 1, True)]
     hole = c.STATE_HOLE | c.STATE_ZERO
-    assert extents_of(replies.block_status_chunk(COOKIE, runs, one_extent=False)) == [
+    extents = [(10, 0), (10, 0), (5, hole), (5, hole), (1, 0)]
+    assert extents_of(replies.block_status_chunks(COOKIE, [(1, extents)], one_extent=False)) == [
         (20, 0),
         (10, hole),
         (1, 0),
     ]
-    assert extents_of(replies.block_status_chunk(COOKIE, runs, one_extent=True)) == [(20, 0)]
-    assert extents_of(replies.block_status_chunk(COOKIE, runs[2:], one_extent=True)) == [(10, hole)]
+    assert extents_of(replies.block_status_chunks(COOKIE, [(1, extents)], one_extent=True)) == [(20, 0)]
+    assert extents_of(replies.block_status_chunks(COOKIE, [(1, extents[2:])], one_extent=True)) == [
+        (10, hole)
+    ]
+
+
+def test_several_contexts_are_answered_in_a_chunk_each_and_only_the_last_ends_the_reply() -> None:
+    told = replies.block_status_chunks(COOKIE, [(1, [(8, 0)]), (2, [(4, 1), (4, 0)])], one_extent=False)
+    first_bytes = 20 + 4 + 8
+    headers = [unpack_from(">IHH8sII", told, at) for at in (0, first_bytes)]
+    assert [(flags, length, context) for _, flags, _, _, length, context in headers] == [
+        (0, 12, 1),
+        (1, 20, 2),
+    ]
+    assert unpack_from(">IIII", told, first_bytes + 24) == (4, 1, 4, 0)
 
 
 def test_block_status_is_bounded_in_extents() -> None:
-    runs = ((n, 1, bool(n % 2)) for n in range(1 << 40))  # would not end
-    chunk = replies.block_status_chunk(COOKIE, runs, one_extent=False)
+    extents = ((1, n % 2) for n in range(1 << 40))  # would not end
+    chunk = replies.block_status_chunks(COOKIE, [(1, extents)], one_extent=False)
     assert len(extents_of(chunk)) == c.EXTENTS_PER_REPLY_MAX
 
 

@@ -29,7 +29,7 @@ def terms(
     read_only: bool = False,
     block_size_min: int = 1,
     structured: bool = True,
-    block_status: bool = True,
+    context_count: int = 1,
 ) -> Terms:
     return Terms(
         size_bytes=size_bytes,
@@ -37,7 +37,7 @@ def terms(
         block_size_min=block_size_min,
         block_size_preferred=4096,
         structured_replies=structured,
-        block_status=block_status,
+        context_count=context_count,
         flags=transmission_flags(read_only=read_only, structured_replies=structured),
     )
 
@@ -159,7 +159,7 @@ def test_an_unknown_command_is_invalid(command: int) -> None:
 
 def test_what_was_not_negotiated_is_invalid() -> None:
     assert refused(Command.READ, 0, 4096, flags=DF, given=terms(structured=False)) is Errno.EINVAL
-    assert refused(Command.BLOCK_STATUS, 0, 4096, given=terms(block_status=False)) is Errno.EINVAL
+    assert refused(Command.BLOCK_STATUS, 0, 4096, given=terms(context_count=0)) is Errno.EINVAL
 
 
 def test_flush_has_no_range() -> None:

@@ -7,10 +7,12 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from isochrone.model.split import Divergence
-from isochrone.report.metrics import FAMILIES, Family, exposition
+from isochrone.report.metric_family import Family
+from isochrone.report.metrics import FAMILIES, exposition
 from isochrone.report.models import StatusReport
 from isochrone.report.split_models import SplitReport
 from isochrone.report.times import NOT_MEASURED
+from support.copy_reports import SUMMARY as COPIES
 from support.fake_history_operations import SUMMARY
 from support.reports import EMPTY, SESSION, STATUS
 
@@ -39,6 +41,12 @@ UNITLESS = {
     "checkpoint_waits",
     "history_records",
     "history_failing",
+    "sets",
+    "sets_waiting",
+    "volumes",
+    "relations",
+    "copies",
+    "failing",
 }
 
 
@@ -150,3 +158,15 @@ def test_a_history_is_measured_while_there_is_one() -> None:
         "failing": 0,
     }
     assert not any("_history_" in name for name, _ in samples(STATUS))
+
+
+def test_copies_schedules_and_a_filling_pool_are_counted() -> None:
+    status = STATUS.model_copy(
+        update={"copies": COPIES, "pool": STATUS.pool.model_copy(update={"warning_percent": 90})}
+    )
+    assert value(status, "isochrone_copy_sets") == 1
+    assert value(status, "isochrone_copy_sets_waiting") == 1
+    assert value(status, "isochrone_schedule_failing", schedule="daily") == 1
+    assert value(status, "isochrone_schedule_last_run_age_seconds", schedule="daily") == 28_800
+    assert value(status, "isochrone_pool_warning_ratio") == 0.9
+    assert value(EMPTY, "isochrone_pool_warning_ratio") is None

@@ -27,7 +27,7 @@ terms_used = st.builds(
         block_size_min=block_size_min,
         block_size_preferred=4096,
         structured_replies=structured,
-        block_status=structured,
+        context_count=int(structured),
         flags=transmission_flags(read_only=read_only, structured_replies=structured),
     ),
     st.booleans(),

@@ -29,6 +29,7 @@ from isochrone.report.models import (
     VolumeReport,
     VolumeRole,
 )
+from support.fake_copy_operations import FakeCopyOperations
 from support.fake_history_operations import FakeHistoryOperations
 from support.reports import CAPTURE, CONTROLLER, POOL, SESSION, SOURCE, VOLUME, behind
 
@@ -47,6 +48,7 @@ class FakeOperations:
         self.past = FakeHistoryOperations()
         self.pool_report = POOL
         self.tracks_copied_per_look = 400
+        self.copying = FakeCopyOperations()
         self._volumes = {VOLUME.name: VOLUME}
         self._sessions: dict[str, SessionReport] = {}
         self._captures = {CAPTURE.name: CAPTURE}

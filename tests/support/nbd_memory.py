@@ -29,6 +29,8 @@ class MemoryExport:
         hold_ns: what `end_batch` returns.
         room_ns: what `room_wait_ns` returns.
         flush_gate: while set to an event, `flush` waits for it.
+        contexts: metadata contexts it has besides base:allocation, with (length, flags) of all of it.
+        open_map_count: how many of them are open.
         prepare_gate: while set to an event, changes are to be told first and wait for it.
         log: names of the calls, in order; "write" with offset and length.
     """
@@ -58,6 +60,8 @@ class MemoryExport:
         self.prepare_gate: asyncio.Event | None = None
         self.log: list[tuple[str, int, int]] = []
         self.open_count = 0
+        self.contexts: dict[str, list[tuple[int, int]]] = {}
+        self.open_map_count = 0
 
     def _enter(self, method: str, offset: int = 0, length: int = 0) -> None:
         self.log.append((method, offset, length))
@@ -100,6 +104,12 @@ class MemoryExport:
             yield offset, run_end - offset, bool(mapped)
             offset = run_end
 
+    def open_map(self, context: str) -> MemoryMap:
+        if context not in self.contexts:
+            raise NotFoundError(f"no context {context!r}")
+        self.open_map_count += 1
+        return MemoryMap(self, self.contexts[context])
+
     @property
     def wants_notice(self) -> bool:
         return self.prepare_gate is not None
@@ -132,6 +142,25 @@ class MemoryExport:
         return [(offset, length) for name, offset, length in self.log if name == method]
 
 
+class MemoryMap:
+    """One metadata context of a MemoryExport."""
+
+    def __init__(self, export: MemoryExport, extents: list[tuple[int, int]]) -> None:
+        self._export = export
+        self._extents = extents
+
+    def extents(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        position = 0
+        for run_length, flags in self._extents:
+            start, end = max(position, offset), min(position + run_length, offset + length)
+            if start < end:
+                yield end - start, flags
+            position += run_length
+
+    def close(self) -> None:
+        self._export.open_map_count -= 1
+
+
 class MemoryExports:
     """The exports of a server, by name; counts how often each is open."""
 
@@ -141,6 +170,12 @@ class MemoryExports:
 
     def names(self) -> list[str]:
         return list(self._exports)
+
+    def default(self) -> str:
+        return next(iter(self._exports)) if len(self._exports) == 1 else ""
+
+    def contexts(self, name: str) -> list[str]:
+        return list(self._exports[name].contexts)
 
     def open(self, name: str) -> MemoryExport:
         if self.refusal is not None:
@@ -214,7 +249,7 @@ def running_server(
     try:
         yield running
         running.close(deadline_s=5.0)
-        running.wait_until(lambda: not any(export.open_count for export in exports))
+        running.wait_until(lambda: not any(export.open_count or export.open_map_count for export in exports))
         assert running.server.budget.free_bytes == running.server.budget.limit_bytes
     finally:
         running.close(deadline_s=0.0)

@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from isochrone import __version__
+from isochrone.api.copy_routes import copy_routes, relation_routes
 from isochrone.api.errors import ErrorBody, error_response, validation_error
 from isochrone.api.history_routes import history_routes
 from isochrone.api.limits import BodyLimits
@@ -35,6 +36,7 @@ from isochrone.api.requests import (
 )
 from isochrone.model.errors import InternalError, IsochroneError, PoolReadOnlyError, RefusedError
 from isochrone.model.names import NAME_LENGTH_MAX
+from isochrone.model.volume_kind import VOLUME_NAME_LENGTH_MAX
 from isochrone.report.metrics import exposition
 from isochrone.report.models import CaptureReport, PoolReport, SessionReport, StatusReport, VolumeReport
 
@@ -44,6 +46,7 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 Name = Annotated[str, PathParameter(min_length=1, max_length=NAME_LENGTH_MAX)]
+VolumeName = Annotated[str, PathParameter(min_length=1, max_length=VOLUME_NAME_LENGTH_MAX)]
 
 
 def create_app(operations: Operations) -> FastAPI:
@@ -67,6 +70,8 @@ def create_app(operations: Operations) -> FastAPI:
         _session_routes(operations),
         _pair_and_state_commands(operations),
         history_routes(operations.past),
+        copy_routes(operations.copying),
+        relation_routes(operations.copying),
     ):
         app.include_router(router, responses=_ERRORS)
     return app
@@ -111,7 +116,7 @@ def _state_routes(operations: Operations) -> APIRouter:
 def _volume_routes(operations: Operations) -> APIRouter:
     router = APIRouter(prefix="/v1/volumes", tags=["volumes"])
 
-    @router.get("", summary="All volumes")
+    @router.get("", summary="All volumes, but for snapshots")
     async def volumes() -> list[VolumeReport]:
         return await operations.volumes()
 
@@ -120,15 +125,15 @@ def _volume_routes(operations: Operations) -> APIRouter:
         return await operations.create_volume(request)
 
     @router.get("/{name}", summary="One volume")
-    async def volume(name: Name) -> VolumeReport:
+    async def volume(name: VolumeName) -> VolumeReport:
         return await operations.volume(name)
 
     @router.patch("/{name}", summary="Change the size of a volume")
-    async def resize_volume(name: Name, request: ResizeVolumeRequest) -> VolumeReport:
+    async def resize_volume(name: VolumeName, request: ResizeVolumeRequest) -> VolumeReport:
         return await operations.resize_volume(name, request)
 
     @router.delete("/{name}", status_code=204, summary="Delete a volume and its data")
-    async def delete_volume(name: Name) -> None:
+    async def delete_volume(name: VolumeName) -> None:
         await operations.delete_volume(name)
 
     return router

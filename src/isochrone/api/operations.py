@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from isochrone.api.copy_operations import CopyOperations
 from isochrone.api.history_operations import HistoryOperations
 from isochrone.api.requests import (
     AddPairsRequest,
@@ -34,6 +35,10 @@ class Operations(Protocol):
     def past(self) -> HistoryOperations:
         """Named instants, histories and images of sessions."""
 
+    @property
+    def copying(self) -> CopyOperations:
+        """Point-in-time copies."""
+
     async def status(self) -> StatusReport:
         """Return everything, taken at one moment."""
 
@@ -41,10 +46,10 @@ class Operations(Protocol):
         """Return the pool."""
 
     async def volumes(self) -> list[VolumeReport]:
-        """Return all volumes, by name."""
+        """Return all volumes but snapshots, by name."""
 
     async def volume(self, name: str) -> VolumeReport:
-        """Return one volume. NotFoundError."""
+        """Return one volume of any kind. NotFoundError."""
 
     async def create_volume(self, request: CreateVolumeRequest) -> VolumeReport:
         """Create and export a volume; durable when it returns. ConflictError: the name is taken."""
@@ -53,7 +58,7 @@ class Operations(Protocol):
         """Change the size. ConflictError: in a session, in use, or smaller without `shrink`."""
 
     async def delete_volume(self, name: str) -> None:
-        """Delete the volume and its data. ConflictError: in a session or open by a client."""
+        """Delete the volume and its data. ConflictError: in a session, open by a client, or it is or has a copy."""
 
     async def sessions(self) -> list[SessionReport]:
         """Return the sessions whose mover runs here, by name."""

@@ -18,6 +18,7 @@ from isochrone.model.errors import (
     UnavailableError,
 )
 from isochrone.model.names import check_name
+from isochrone.model.volume_kind import check_any_volume_name
 
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 120.0
@@ -106,6 +107,16 @@ class Client:
 def path_of(collection: str, name: str, *, what: str) -> str:
     """Return the API path of one thing, refusing a name that cannot be one."""
     return f"/v1/{collection}/{quote(check_name(name, what), safe='')}"
+
+
+def volume_path(name: str) -> str:
+    """Return the API path of a volume of any kind, also a snapshot, refusing a name that none can have."""
+    return any_volume_path("volumes", name)
+
+
+def any_volume_path(collection: str, name: str) -> str:
+    """Return the API path of what is told apart by a volume's name in `collection`."""
+    return f"/v1/{collection}/{quote(check_any_volume_name(name), safe='')}"
 
 
 def _route(address: str) -> tuple[str, httpx.HTTPTransport | None]:

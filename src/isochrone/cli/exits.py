@@ -35,7 +35,7 @@ EXIT_CODE_MEANINGS: Final[Mapping[ExitCode, str]] = {
     ExitCode.OK: "done",
     ExitCode.FAILED: "failed; an error of Isochrone itself, please report it",
     ExitCode.REFUSED: "wrong usage or refused input; nothing was changed",
-    ExitCode.NOT_FOUND: "no such volume, session or file",
+    ExitCode.NOT_FOUND: "no such volume, copy, session or file",
     ExitCode.CONFLICT: "not possible in the present state",
     ExitCode.UNAVAILABLE: "not possible now: busy, full, timed out, or no controller answers",
     ExitCode.DAMAGED: "stored data contradicts itself",

@@ -10,7 +10,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from isochrone import __version__
-from isochrone.cli import controller, pool, session, volume
+from isochrone.cli import controller, copy, pool, session, volume
 from isochrone.cli.demo import demo
 from isochrone.cli.exits import ExitCode, exit_code
 from isochrone.cli.options import examples, exit_codes
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(controller.app, name="controller")
 app.add_typer(volume.app, name="volume")
+app.add_typer(copy.app, name="copy")
 app.add_typer(session.app, name="session")
 app.add_typer(pool.app, name="pool")
 app.command(epilog=examples("isochrone status", "isochrone status --watch", "isochrone status --json"))(
@@ -47,6 +48,7 @@ def _print_version(wanted: bool) -> None:
         "isochrone controller run secondary.toml",
         "isochrone volume create db 10GiB --controller unix:/run/isochrone/api.sock",
         "isochrone session create bank --primary a=tcp:10.0.0.1:7481 --pair a:db --wait",
+        "isochrone copy create db db-wal --expires 7d",
         "isochrone status --watch",
     )
     + "\n\n"

@@ -35,7 +35,7 @@ def create(name: Name, size: Size, controller: Controller = CONTROLLER_DEFAULT, 
 
 @app.command("list", epilog=examples("isochrone volume list", "isochrone volume list --json"))
 def list_(controller: Controller = CONTROLLER_DEFAULT, json: Json = False) -> None:
-    """List all volumes."""
+    """List all volumes. Snapshots are in `isochrone copy list`."""
     from isochrone.cli.client import Client
 
     with Client(controller) as client:
@@ -45,10 +45,10 @@ def list_(controller: Controller = CONTROLLER_DEFAULT, json: Json = False) -> No
 @app.command(epilog=examples("isochrone volume show db"))
 def show(name: Name, controller: Controller = CONTROLLER_DEFAULT, json: Json = False) -> None:
     """Show one volume."""
-    from isochrone.cli.client import Client, path_of
+    from isochrone.cli.client import Client, volume_path
 
     with Client(controller) as client:
-        _print([client.get(path_of("volumes", name, what="volume"))], json, single=True)
+        _print([client.get(volume_path(name))], json, single=True)
 
 
 @app.command(epilog=examples("isochrone volume resize db 20GiB", "isochrone volume resize db 5GiB --shrink"))
@@ -66,11 +66,11 @@ def resize(
 
     A smaller size needs --shrink and is asked about.
     """
-    from isochrone.cli.client import Client, path_of
+    from isochrone.cli.client import Client, volume_path
     from isochrone.cli.output import confirm
 
     size_bytes = _size_bytes(size)
-    path = path_of("volumes", name, what="volume")
+    path = volume_path(name)
     with Client(controller) as client:
         if shrink:
             old_bytes = client.get(path)["size_bytes"]
@@ -86,10 +86,10 @@ def resize(
 @app.command(epilog=examples("isochrone volume delete scratch", "isochrone volume delete scratch --yes"))
 def delete(name: Name, yes: Yes = False, controller: Controller = CONTROLLER_DEFAULT) -> None:
     """Delete a volume and its data. It must be in no session and not open."""
-    from isochrone.cli.client import Client, path_of
+    from isochrone.cli.client import Client, volume_path
     from isochrone.cli.output import confirm
 
-    path = path_of("volumes", name, what="volume")
+    path = volume_path(name)
     with Client(controller) as client:
         mapped_bytes = client.get(path)["mapped_bytes"]
         confirm(

@@ -1,7 +1,7 @@
 """The pool's volumes as NBD exports.
 
 An export is thin: a write goes to the capture core as it came, a read to the volume. What is decided here is
-only whether a volume is offered read-only: a secondary of a running session, and a volume whose writes the
+only whether a volume is offered read-only: a snapshot, a secondary of a running session, and a volume whose writes the
 capture core refuses (its session was recovered elsewhere, or is switching over).
 """
 
@@ -11,10 +11,11 @@ import functools
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+from isochrone.controller.copy_views import CopyViews, is_default_candidate
 from isochrone.model.errors import ConflictError, IsochroneError, NotFoundError
 from isochrone.nbd.constants import Errno
 from isochrone.nbd.errors import NbdError
-from isochrone.nbd.export import Export
+from isochrone.nbd.export import Export, StatusMap
 from isochrone.store.disk import Buffer
 from isochrone.store.volume import Volume
 
@@ -67,9 +68,11 @@ class VolumeExport:
         block_size_min: int,
         flush: Callable[[], Awaitable[None]],
         role: Callable[[], str],
+        describe: Callable[[], str],
+        open_map: Callable[[str], StatusMap],
         on_fatal: Callable[[BaseException], None],
     ) -> None:
-        """`role` returns why the volume is read-only, "" when it is not."""
+        """`role` returns why the volume is read-only, "" when it is not; `describe` what it is."""
         self.volume = volume
         self.connection_count = 0
         self.read_count = self.read_bytes = 0
@@ -77,6 +80,8 @@ class VolumeExport:
         self.block_size_min = block_size_min
         self.block_size_preferred = track_size_bytes
         self._read_only_reason = role
+        self._describe = describe
+        self.open_map = open_map
         self._flush = flush
         self._on_fatal = on_fatal
         self._writer = writer
@@ -91,8 +96,8 @@ class VolumeExport:
 
     @property
     def description(self) -> str:
-        """Why it is read-only, for people."""
-        return self._read_only_reason()
+        """What it is, and why it is read-only, for people."""
+        return "; ".join(text for text in (self._describe(), self._read_only_reason()) if text)
 
     @property
     def size_bytes(self) -> int:
@@ -176,6 +181,7 @@ class PoolExports:
 
     Args:
         volumes: the pool's volumes; a live view.
+        copies: what is to be said of point-in-time copies.
         secondary_of: the name of the running session that a volume is a secondary of, "" if none.
     """
 
@@ -183,6 +189,7 @@ class PoolExports:
         self,
         volumes: Mapping[str, Volume],
         writer: Writer,
+        copies: CopyViews,
         *,
         track_size_bytes: int,
         block_size_min: int,
@@ -191,6 +198,7 @@ class PoolExports:
         on_fatal: Callable[[BaseException], None],
     ) -> None:
         self._volumes = volumes
+        self._copies = copies
         self._writer = writer
         self._track_size_bytes = track_size_bytes
         self._block_size_min = block_size_min
@@ -202,6 +210,15 @@ class PoolExports:
     def names(self) -> list[str]:
         """Return the names of all volumes."""
         return sorted(self._volumes)
+
+    def default(self) -> str:
+        """Return the one volume that is no copy, "" when there are others."""
+        found = [name for name, volume in self._volumes.items() if is_default_candidate(volume)]
+        return found[0] if len(found) == 1 else ""
+
+    def contexts(self, name: str) -> list[str]:
+        """Return a context for each copy that volume `name` came after."""
+        return self._copies.contexts(name)
 
     def open(self, name: str) -> VolumeExport:
         """Return the export of the volume `name`. Raises NotFoundError."""
@@ -228,9 +245,22 @@ class PoolExports:
                 block_size_min=self._block_size_min,
                 flush=self._flush,
                 role=functools.partial(self.read_only_reason, volume),
+                describe=functools.partial(self._copies.description, volume),
+                open_map=functools.partial(self._open_map, volume),
                 on_fatal=self._on_fatal,
             )
         return export
+
+    def _open_map(self, volume: Volume, context: str) -> StatusMap:
+        """Open a context of `volume`; the copy that it compares with counts as open meanwhile."""
+        base = self.of(self._volumes[self._copies.base_of(volume.name, context)])
+        states = self._copies.open_map(volume, context, functools.partial(self.close, base))
+        base.connection_count += 1
+        return states
+
+    def number_of(self, name: str) -> int:
+        """Return the number of the volume `name`, which exists."""
+        return self._volumes[name].number
 
     def forget(self, volume: Volume) -> None:
         """Drop what is kept of a deleted volume."""
@@ -238,6 +268,8 @@ class PoolExports:
 
     def read_only_reason(self, volume: Volume) -> str:
         """Return why `volume` is offered read-only, "" when it is not."""
+        if not volume.kind.is_writable:
+            return "read-only"
         session = self._secondary_of(volume.name)
         if session:
             return f"secondary of session {session}"

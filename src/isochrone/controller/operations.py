@@ -25,6 +25,7 @@ from isochrone.api.requests import (
 )
 from isochrone.capture.stream import SessionStream
 from isochrone.controller.capture_reports import Now, capture_report
+from isochrone.controller.copying import Copying
 from isochrone.controller.exports import PoolExports
 from isochrone.controller.fed_sessions import FedSessions
 from isochrone.controller.moments import instant_to_recover
@@ -38,6 +39,7 @@ from isochrone.controller.session_settings import chosen_pair_pace, chosen_setti
 from isochrone.controller.session_shell import SessionShell
 from isochrone.controller.split_reports import capture_split_report, session_split_report
 from isochrone.controller.suspending import resume_session, suspend_session
+from isochrone.copies.refusals import refuse_deletion_of_volume
 from isochrone.model.errors import ConflictError, NotFoundError, UnavailableError
 from isochrone.model.states import SessionState
 from isochrone.report.models import (
@@ -68,6 +70,7 @@ class ControllerOperations:
         pool_path: for the report.
         controller: reports the process at a moment.
         controller_name: for the histories of a split.
+        warning_percent: the level of use that the pool has reached.
         checkpoint_age_s: time since the last completed checkpoint, None when there was none.
         flush: makes the pool durable.
         clock: host time in nanoseconds.
@@ -81,10 +84,12 @@ class ControllerOperations:
         primary: PrimaryShell,
         sessions: SessionSet,
         past: Past,
+        copying: Copying,
         *,
         controller: Callable[[Now], ControllerReport],
         controller_name: str,
         checkpoint_age_s: Callable[[], float | None],
+        warning_percent: Callable[[], int | None],
         flush: Callable[[], Awaitable[None]],
         clock: Callable[[], int],
     ) -> None:
@@ -93,12 +98,14 @@ class ControllerOperations:
         self._exports = exports
         self._primary = primary
         self._sessions = sessions
+        self.copying = copying
         self._controller = controller
         self._controller_name = controller_name
         self._resyncing = Resyncing(pool, exports, sessions)
         self.past = past
         self._fed = FedSessions(primary, sessions)
         self._checkpoint_age_s = checkpoint_age_s
+        self._warning_percent = warning_percent
         self._flush = flush
         self._clock = clock
 
@@ -116,6 +123,7 @@ class ControllerOperations:
             volumes=tuple(self._volume_reports()),
             sessions=tuple(self._session_report(shell, now) for shell in self._sessions),
             captures=tuple(self._capture_report(stream, now) for stream in self._fed.all()),
+            copies=self.copying.reporter.summary(),
         )
 
     async def pool(self) -> PoolReport:
@@ -123,16 +131,22 @@ class ControllerOperations:
         return self._pool_report()
 
     def _pool_report(self) -> PoolReport:
-        return pool_report(self._pool, path=self._pool_path, checkpoint_age_s=self._checkpoint_age_s())
+        return pool_report(
+            self._pool,
+            path=self._pool_path,
+            checkpoint_age_s=self._checkpoint_age_s(),
+            warning_percent=self._warning_percent(),
+        )
 
     # Volumes
 
     async def volumes(self) -> list[VolumeReport]:
-        """Return all volumes, by name."""
+        """Return all volumes but snapshots, by name."""
         return self._volume_reports()
 
     def _volume_reports(self) -> list[VolumeReport]:
-        return [self._volume_report(self._pool.volumes[name]) for name in sorted(self._pool.volumes)]
+        volumes = [volume for volume in self._pool.volumes.values() if volume.kind.is_writable]
+        return [self._volume_report(volume) for volume in sorted(volumes, key=lambda volume: volume.name)]
 
     async def volume(self, name: str) -> VolumeReport:
         """Return one volume."""
@@ -147,6 +161,7 @@ class ControllerOperations:
     def _volume_report(self, volume: Volume) -> VolumeReport:
         return volume_report(
             self._exports.of(volume),
+            self.copying.catalogue,
             mapped_bytes=volume.mapped_track_count * self._pool.track_size_bytes,
             captured_by=[s.document.session_name for s in self._fed.all() if volume.number in s.volumes],
             secondary_of=self._sessions.secondary_of(volume.name),
@@ -162,7 +177,7 @@ class ControllerOperations:
     async def resize_volume(self, name: str, request: ResizeVolumeRequest) -> VolumeReport:
         """Change a volume's size."""
         volume = self._volume(name)
-        self._refuse_in_use(volume, "resized")
+        self.copying.uses.refuse(volume, "resized")
         if request.size_bytes < volume.size_bytes and not request.shrink:
             raise ConflictError(
                 f"volume {name!r} has {volume.size_bytes} bytes; allow it to shrink if what is beyond "
@@ -177,36 +192,13 @@ class ControllerOperations:
     async def delete_volume(self, name: str) -> None:
         """Delete a volume and its data."""
         volume = self._volume(name)
-        self._refuse_in_use(volume, "deleted")
+        self.copying.uses.refuse(volume, "deleted")
+        refuse_deletion_of_volume(self.copying.catalogue, name)
+        self.past.catalogue.refuse_deletion_of_volume(name)
         self._pool.delete_volume(name)
         self._exports.forget(volume)
         await self._flush()
         _log.info("volume deleted", volume=name)
-
-    def _refuse_in_use(self, volume: Volume, done: str) -> None:
-        """Raise ConflictError while a session or a client has `volume`."""
-        session = self._sessions.owner_of(volume.name)
-        if session:
-            raise ConflictError(
-                f"volume {volume.name!r} is a secondary of session {session!r} and cannot be {done}; take the pair out "
-                f"first: `isochrone session remove {session} {volume.name}`",
-                name=volume.name,
-            )
-        captured = self._primary.primary.sessions_of_volume(volume.number)
-        if captured:
-            raise ConflictError(
-                f"volume {volume.name!r} is a primary of session {captured[0]!r} and cannot be {done}; take the pair out "
-                "first, with `isochrone session remove` at the controller of its secondary; if that is lost, or the "
-                f"session has ended: `isochrone session delete {captured[0]}` here",
-                name=volume.name,
-            )
-        count = self._exports.of(volume).connection_count
-        if count:
-            raise ConflictError(
-                f"volume {volume.name!r} is open over NBD ({count} connections) and cannot be {done}; "
-                "disconnect its clients first",
-                name=volume.name,
-            )
 
     # Sessions fed from here
 
@@ -292,7 +284,7 @@ class ControllerOperations:
                 )
             volume = self._pool.volumes.get(name)
             if volume is not None:
-                self._refuse_in_use(volume, "made a secondary")
+                self.copying.uses.refuse(volume, "made a secondary")
 
     async def remove_pairs(self, name: str, request: RemovePairsRequest) -> SessionReport:
         """Take pairs out."""

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import errno
 import random
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ from isochrone.capture.primary import Primary
 from isochrone.capture.settings import CaptureSettings
 from isochrone.controller.api_server import ApiServer
 from isochrone.controller.capture_reports import Now
+from isochrone.controller.copy_views import CopyViews
+from isochrone.controller.copying import Copying
 from isochrone.controller.exports import PoolExports
 from isochrone.controller.failing import die
 from isochrone.controller.fed_sessions import FedSessions
@@ -40,7 +43,10 @@ from isochrone.controller.primary_shell import PrimaryShell
 from isochrone.controller.reports import BASE_MEMORY_BYTES, METADATA_PER_MAPPED, controller_report
 from isochrone.controller.session_set import SessionSet
 from isochrone.controller.settings import CaptureSection, ControllerSettings
+from isochrone.controller.space_keeper import SpaceKeeper
 from isochrone.controller.syncing import Syncer
+from isochrone.controller.volume_uses import VolumeUses
+from isochrone.copies.catalogue import Catalogue
 from isochrone.link.endpoint import Listener, serve
 from isochrone.model.addresses import Address, TcpAddress, UnixAddress
 from isochrone.model.errors import BusyError, IsochroneError, PoolReadOnlyError, RefusedError
@@ -84,13 +90,16 @@ class Controller:
             clock=self._clock.now_ns,
             jitter=random.SystemRandom().random,
             new_identity=_new_identity,
+            keep_image=lambda *image: self._copying.keep_image(*image),
             flush=self._syncer.flush,
             on_fatal=die,
         )
         self._images = ImageCatalogue(pool)
+        catalogue = Catalogue(pool.documents)
         self._exports = PoolExports(
             pool.volumes,
             self._primary,
+            CopyViews(pool, catalogue, self._describe_image),
             track_size_bytes=pool.track_size_bytes,
             block_size_min=settings.nbd.block_size_min,
             secondary_of=self._sessions.secondary_of,
@@ -105,8 +114,18 @@ class Controller:
                 poll_ns_max=settings.nbd.poll_us_max * 1000,
             ),
         )
-
         self._primary.release_held = self._nbd.release_held
+        self._copying = Copying(
+            pool,
+            catalogue,
+            self._exports,
+            VolumeUses(self._exports, self._primary, self._sessions, catalogue, self._nbd.connections),
+            [section.schedule() for section in settings.copy_.schedule],
+            clock=self._clock.now_ns,
+            flush=self._syncer.flush,
+            on_fatal=die,
+        )
+        self._space = SpaceKeeper(pool, settings.pool.warn_percent)
 
     def _make_primary(self) -> PrimaryShell:
         section = self._settings.capture
@@ -166,6 +185,8 @@ class Controller:
         for address in self._settings.nbd.listen:
             with _naming("nbd.listen"):
                 self._nbd_addresses.append(await self._listen_nbd(address))
+        self._space.start()
+        self._copying.keeper.start()
         with _naming("api.listen"):
             await self._api.start(create_app(self._operations()), self._settings.api.listen)
 
@@ -174,6 +195,8 @@ class Controller:
         await self._close_nbd(hurry)
         for listener in self._listeners:
             listener.close()
+        await self._copying.keeper.stop()
+        self._space.stop()
         await self._sessions.stop()
         self._primary.stop()
         await self._primary.stop_spill()
@@ -252,12 +275,17 @@ class Controller:
             self._primary,
             self._sessions,
             self._past(),
+            self._copying,
             controller=self._report,
             controller_name=self._settings.controller.name,
             checkpoint_age_s=self._syncer.checkpoint_age_s,
+            warning_percent=self._space.warning_percent,
             flush=self._syncer.flush,
             clock=self._clock.now_ns,
         )
+
+    def _describe_image(self, volume: str) -> str:
+        return self._images.description(volume, Now(self._clock.now_ns(), time.time_ns()))
 
     def _past(self) -> Past:
         return Past(
@@ -265,10 +293,8 @@ class Controller:
             self._images,
             self._sessions,
             fed=FedSessions(self._primary, self._sessions),
-            clients_of=lambda volume: (
-                ["NBD clients"] * self._exports.of(self._pool.volumes[volume]).connection_count
-            ),
-            children_of=lambda _: [],
+            clients_of=self._copying.uses.clients_of,
+            children_of=self._copying.catalogue.children_of,
             forget_export=self._exports.forget,
             clock=self._clock.now_ns,
             flush=self._syncer.flush,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from isochrone import __version__
 from isochrone.controller.capture_reports import Now
 from isochrone.controller.exports import VolumeExport
+from isochrone.copies.catalogue import Catalogue
+from isochrone.model.volume_kind import IMAGE_MARK, VolumeKind
 from isochrone.report.models import (
     ControllerReport,
     ExportState,
@@ -19,12 +21,19 @@ from isochrone.report.models import (
 )
 from isochrone.report.times import NS_PER_S, wall_text
 from isochrone.store.pool import Pool
+from isochrone.store.volume import Volume
 
 BASE_MEMORY_BYTES: Final = 150 << 20
 """The interpreter, its libraries, and the fixed buffers of a controller."""
 METADATA_PER_MAPPED: Final = 0.003
 """Memory for track tables, reference counts and change maps, as a share of mapped bytes."""
 
+_KINDS: Final[dict[VolumeKind, Literal["VOLUME", "SNAPSHOT", "COPY", "IMAGE"]]] = {
+    VolumeKind.VOLUME: "VOLUME",
+    VolumeKind.SNAPSHOT: "SNAPSHOT",
+    VolumeKind.COPY: "COPY",
+    VolumeKind.IMAGE: "IMAGE",
+}
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -54,7 +63,9 @@ def controller_report(
     )
 
 
-def pool_report(pool: Pool, *, path: str, checkpoint_age_s: float | None) -> PoolReport:
+def pool_report(
+    pool: Pool, *, path: str, checkpoint_age_s: float | None, warning_percent: int | None
+) -> PoolReport:
     """Return the report of the pool."""
     stats = pool.stats()
     return PoolReport(
@@ -73,11 +84,17 @@ def pool_report(pool: Pool, *, path: str, checkpoint_age_s: float | None) -> Poo
         log_used_bytes=stats.log_used_bytes,
         log_bytes_max=stats.log_segment_size_bytes,
         checkpoint_age_s=checkpoint_age_s,
+        warning_percent=warning_percent,
     )
 
 
 def volume_report(
-    export: VolumeExport, *, mapped_bytes: int, captured_by: Sequence[str], secondary_of: str
+    export: VolumeExport,
+    catalogue: Catalogue,
+    *,
+    mapped_bytes: int,
+    captured_by: Sequence[str],
+    secondary_of: str,
 ) -> VolumeReport:
     """Return the report of one volume.
 
@@ -95,6 +112,9 @@ def volume_report(
         number=export.volume.number,
         size_bytes=export.size_bytes,
         mapped_bytes=mapped_bytes,
+        kind=_KINDS[export.volume.kind],
+        copy_of=catalogue.source_of(export.name) or _secondary_of_image(export.volume),
+        copies=tuple(catalogue.children_of(export.name)),
         role=role,
         sessions=(secondary_of,) if secondary_of else tuple(captured_by),
         export_state=ExportState.EXPORTED,
@@ -105,6 +125,10 @@ def volume_report(
         read_bytes=export.read_bytes,
         written_bytes=export.written_bytes,
     )
+
+
+def _secondary_of_image(volume: Volume) -> str | None:
+    return volume.name.partition(IMAGE_MARK)[0] if volume.kind is VolumeKind.IMAGE else None
 
 
 def _resident_bytes() -> int:

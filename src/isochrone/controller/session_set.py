@@ -15,6 +15,7 @@ from isochrone.session import transitions
 from isochrone.session.document import DOCUMENT_PREFIX, SessionDocument, SourceDocument, load_document
 from isochrone.session.links import SessionLinks
 from isochrone.session.own_marks import OwnMarks
+from isochrone.session.rewinding import KeepImage
 from isochrone.session.session import Session
 from isochrone.session.settings import SessionSettings
 from isochrone.store.pool import Pool
@@ -34,6 +35,7 @@ class SessionSet:
         mover_id, mover_name: identity of this controller.
         jitter: draws from [0, 1) to spread reconnects.
         new_identity: draws a fresh identity (32 hexadecimal digits).
+        keep_image: makes a copy of the volumes that a recovery to an earlier time changes.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class SessionSet:
         clock: Callable[[], int],
         jitter: Callable[[], float],
         new_identity: Callable[[], str],
+        keep_image: KeepImage,
         flush: Callable[[], Awaitable[None]],
         on_fatal: Callable[[BaseException], None],
     ) -> None:
@@ -56,6 +59,7 @@ class SessionSet:
         self._clock = clock
         self._jitter = jitter
         self._new_identity = new_identity
+        self._keep_image = keep_image
         self._flush = flush
         self._on_fatal = on_fatal
         self._shells: dict[str, SessionShell] = {}
@@ -135,6 +139,7 @@ class SessionSet:
 
     def _add(self, document: SessionDocument) -> SessionShell:
         session = Session(self._pool, document, self._clock, self._jitter, SessionSettings(), self._own_marks)
+        session.recovery.keep_image = self._keep_image
         shell = SessionShell(
             session,
             SessionLinks(session, self._pool, self._mover_id, self._mover_name),

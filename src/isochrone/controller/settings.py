@@ -17,16 +17,16 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
 )
 from pydantic.fields import FieldInfo
 
+from isochrone.controller.copy_settings import CopySection
 from isochrone.controller.settings_faults import describe_fault
+from isochrone.controller.settings_section import Section
 from isochrone.model.addresses import Address, TcpAddress, parse_address
 from isochrone.model.errors import RefusedError
 from isochrone.model.names import NAME_LENGTH_MAX, check_name
@@ -54,6 +54,7 @@ RECEIVE_BUDGET_MIN_BYTES: Final = 34 * MIB
 """One request of the largest length must fit with its headers."""
 assert RECEIVE_BUDGET_MIN_BYTES >= RECEIVE_BUFFER_BYTES_MAX
 POOL_SIZE_MIN_BYTES: Final = MIB
+WARN_LEVELS_MAX: Final = 16
 SPILL_MIN_BYTES: Final = 128 * MIB
 """Two of its files."""
 
@@ -156,11 +157,7 @@ Listen = Annotated[
 """One address or a list of them."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class HostSection(_Section):
+class HostSection(Section):
     """`[controller]`: who this controller is, and what it shares with its host."""
 
     name: Annotated[str, AfterValidator(_name)] = Field(
@@ -182,7 +179,7 @@ class HostSection(_Section):
     )
 
 
-class PoolSection(_Section):
+class PoolSection(Section):
     """`[pool]`: the pool this controller owns. It is created at the first start when `size` is given."""
 
     path: FilePath = Field(description="the folder of the pool")
@@ -199,9 +196,16 @@ class PoolSection(_Section):
     tracks_path: FilePath | None = Field(
         default=None, description="a file or block device that holds the tracks"
     )
+    warn_percent: Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(max_length=WARN_LEVELS_MAX)] = (
+        Field(
+            default=[80, 90, 95],
+            description="a list of percentages from 1 to 100: a warning is given when the use of the pool reaches one; "
+            "[] for none",
+        )
+    )
 
 
-class NbdSection(_Section):
+class NbdSection(Section):
     """`[nbd]`: where applications reach the volumes."""
 
     listen: Listen = Field(default=[NBD_LISTEN_DEFAULT], description=_LISTEN)
@@ -215,19 +219,19 @@ class NbdSection(_Section):
     poll_us_max: int = Field(default=50, ge=0, le=1000, description=_POLL)
 
 
-class LinkSection(_Section):
+class LinkSection(Section):
     """`[link]`: where movers of other controllers reach this one."""
 
     listen: Listen = Field(default=[LINK_LISTEN_DEFAULT], description=_LISTEN)
 
 
-class ApiSection(_Section):
+class ApiSection(Section):
     """`[api]`: where the command line and scrapers reach this controller."""
 
     listen: Listen = Field(default=[API_LISTEN_DEFAULT], description=_LISTEN)
 
 
-class CaptureSection(_Section):
+class CaptureSection(Section):
     """`[capture]`: what a primary keeps for its movers."""
 
     side_file_max: Size = Field(
@@ -285,7 +289,7 @@ class CaptureSection(_Section):
     )
 
 
-class ControllerSettings(_Section):
+class ControllerSettings(Section):
     """All settings of one controller."""
 
     controller: HostSection
@@ -294,6 +298,7 @@ class ControllerSettings(_Section):
     link: LinkSection = Field(default_factory=LinkSection)
     api: ApiSection = Field(default_factory=ApiSection)
     capture: CaptureSection = Field(default_factory=CaptureSection)
+    copy_: CopySection = Field(default_factory=CopySection, alias="copy")
 
     def exposed_addresses(self) -> list[str]:
         """`section.listen = address` of every TCP address that other hosts can reach (there is no login)."""
@@ -344,6 +349,6 @@ def _sections() -> dict[str, dict[str, FieldInfo]]:
     found = {}
     for name, field in ControllerSettings.model_fields.items():
         assert isinstance(field.annotation, type)
-        assert issubclass(field.annotation, _Section)
-        found[name] = field.annotation.model_fields
+        assert issubclass(field.annotation, Section)
+        found[field.alias or name] = field.annotation.model_fields
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from typing import Final
 
@@ -46,6 +47,7 @@ class VolumeKind(IntEnum):
         return self is VolumeKind.BASE
 
 
+_ANY_MARK: Final = re.compile(f"[{SNAPSHOT_MARK}{IMAGE_MARK}]")
 _MARKS: Final = {VolumeKind.SNAPSHOT: SNAPSHOT_MARK, VolumeKind.IMAGE: IMAGE_MARK}
 
 
@@ -71,5 +73,17 @@ def check_volume_name(name: str, kind: VolumeKind) -> str:
         raise RefusedError(f"{kind.name} {name[:80]!r} is not named SOURCE{mark}NAME", what="volume")
     check_name(own, kind.name.lower())
     for part in source.replace(IMAGE_MARK, SNAPSHOT_MARK).split(SNAPSHOT_MARK):
+        check_name(part, "volume")
+    return name
+
+
+def check_any_volume_name(name: str) -> str:
+    """Return `name` if some volume can have it, whatever its kind, else raise RefusedError. For requests that name one."""
+    if len(name) > VOLUME_NAME_LENGTH_MAX:
+        raise RefusedError(
+            f"volume name {name[:80]!r}... is too long: at most {VOLUME_NAME_LENGTH_MAX} characters",
+            what="volume",
+        )
+    for part in _ANY_MARK.split(name):
         check_name(part, "volume")
     return name

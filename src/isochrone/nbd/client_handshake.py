@@ -51,7 +51,7 @@ def negotiate(connected: socket.socket, export: str) -> Offer:
     prefixed_name = len(name).to_bytes(4, "big") + name
     offer.structured_replies = _ask(connected, Option.STRUCTURED_REPLY, b"") is not None
     if offer.structured_replies:
-        context = c.META_CONTEXT_ALLOCATION
+        context = c.META_CONTEXT_ALLOCATION.encode()
         query = prefixed_name + (1).to_bytes(4, "big") + len(context).to_bytes(4, "big") + context
         offer.block_status = bool(_ask(connected, Option.SET_META_CONTEXT, query))
     wanted = (Info.NAME, Info.DESCRIPTION, Info.BLOCK_SIZE)

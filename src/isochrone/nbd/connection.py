@@ -91,8 +91,12 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._export = agreement.export
+        self._agreement = agreement
         self._executor = Executor(
-            agreement.export, structured_replies=agreement.terms.structured_replies, peer=peer
+            agreement.export,
+            structured_replies=agreement.terms.structured_replies,
+            peer=peer,
+            contexts=agreement.contexts,
         )
         self._parser = RequestParser(agreement.terms)
         self._receive = ReceiveBuffer()
@@ -125,6 +129,11 @@ class Connection(asyncio.BufferedProtocol):
     def export_name(self) -> str:
         """The export it is on."""
         return self._export.name
+
+    @property
+    def context_names(self) -> tuple[str, ...]:
+        """The metadata contexts that were selected."""
+        return tuple(context.name for context in self._agreement.contexts)
 
     @property
     def counters(self) -> ConnectionCounters:
@@ -463,7 +472,7 @@ class Connection(asyncio.BufferedProtocol):
             is_running = self._flush_queue.is_running or self._zero_tasks or self._preparing is not None
             if not is_running and not self._ended.is_set():
                 self._ended.set()
-                self._owner.exports.close(self._export)
+                self._agreement.close(self._owner.exports)
                 self._owner.ended(self)
         elif not self._deferred_count and self._large_read is None and self._preparing is None:
             self._transport.close()

@@ -69,9 +69,11 @@ class Info(IntEnum):
     BLOCK_SIZE = 3
 
 
-META_CONTEXT_ALLOCATION: Final = b"base:allocation"
-META_CONTEXT_NAMESPACE: Final = b"base:"
-META_CONTEXT_ALLOCATION_ID: Final = 1
+META_CONTEXT_ALLOCATION: Final = "base:allocation"
+META_CONTEXT_NAMESPACE: Final = "base:"
+META_CONTEXT_CHANGED_NAMESPACE: Final = "isochrone:"
+META_CONTEXT_CHANGED_PREFIX: Final = "isochrone:changed:"
+"""Ours: followed by the name of a point-in-time copy."""
 
 # --- "Transmission flags" -----------------------------------------------------------------------------------
 
@@ -133,6 +135,8 @@ CHUNK_ERROR_BIT: Final = 1 << 15
 
 STATE_HOLE: Final = 1 << 0
 STATE_ZERO: Final = 1 << 1
+STATE_CHANGED: Final = 1 << 0
+"""Of `isochrone:changed:NAME`: the extent may differ from copy NAME."""
 
 
 class Errno(IntEnum):

@@ -6,7 +6,7 @@ the Outcome.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,6 +15,7 @@ import structlog
 from isochrone.nbd import constants as c
 from isochrone.nbd import replies
 from isochrone.nbd.constants import Command
+from isochrone.nbd.contexts import SelectedContext
 from isochrone.nbd.errors import errno_of, is_expected
 from isochrone.nbd.export import Export
 from isochrone.nbd.requests import CHANGING, HEAD_READ, HEAD_WRITE, Batch, Refusal, Request
@@ -74,8 +75,16 @@ class Outcome:
 class Executor:
     """Acts on one export for one connection."""
 
-    def __init__(self, export: Export, *, structured_replies: bool, peer: str) -> None:
+    def __init__(
+        self,
+        export: Export,
+        *,
+        structured_replies: bool,
+        peer: str,
+        contexts: Sequence[SelectedContext] = (),
+    ) -> None:
         self._export = export
+        self._contexts = contexts
         self._structured = structured_replies
         self._data_header = replies.data_chunk_header if structured_replies else replies.simple_data_header
         self._peer = peer
@@ -163,9 +172,9 @@ class Executor:
             case Command.CACHE:  # the page cache below does what there is to do
                 outcome.parts.append(replies.successes([cookie]))
             case Command.BLOCK_STATUS:
-                runs = self._export.block_status(offset, length)
+                told = [(context.id, context.states.extents(offset, length)) for context in self._contexts]
                 one_extent = bool(flags & c.CMD_FLAG_REQ_ONE)
-                outcome.parts.append(replies.block_status_chunk(cookie, runs, one_extent=one_extent))
+                outcome.parts.append(replies.block_status_chunks(cookie, told, one_extent=one_extent))
             case command:
                 raise AssertionError(f"command {command} passed validation and is not implemented")
 

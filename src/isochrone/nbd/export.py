@@ -6,6 +6,18 @@ from collections.abc import Awaitable, Iterator, Sequence
 from typing import Protocol
 
 
+class StatusMap(Protocol):
+    """What one metadata context tells of an export, open for one connection."""
+
+    def extents(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """Yield (length, flags) that cover the range in order; neighbours may have the same flags."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds. Called once."""
+        ...
+
+
 class Export(Protocol):
     """One volume. Called by one connection at a time, on the event loop; every call but `flush`, and what `prepare`
     returns, returns promptly.
@@ -64,6 +76,10 @@ class Export(Protocol):
         """
         ...
 
+    def open_map(self, context: str) -> StatusMap:
+        """Open a metadata context that `Exports.contexts` offered. Raises NotFoundError when it is gone since."""
+        ...
+
     @property
     def wants_notice(self) -> bool:
         """Whether changes are to be told to `prepare` before they are made."""
@@ -102,6 +118,14 @@ class Exports(Protocol):
 
     def names(self) -> Sequence[str]:
         """Return the names that `open` knows."""
+        ...
+
+    def default(self) -> str:
+        """Return what a client gets that asks for no name; "" for none."""
+        ...
+
+    def contexts(self, name: str) -> Sequence[str]:
+        """Return the metadata contexts that the export `name` has besides base:allocation; empty when there is no such."""
         ...
 
     def open(self, name: str) -> Export:

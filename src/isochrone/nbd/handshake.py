@@ -24,6 +24,15 @@ from typing import Final
 from isochrone.model.errors import IsochroneError, NotFoundError
 from isochrone.nbd import constants as c
 from isochrone.nbd.constants import Info, Option, OptionReply
+from isochrone.nbd.contexts import (
+    CONTEXTS_SELECTED_MAX,
+    SelectedContext,
+    close_contexts,
+    context_id,
+    listed_contexts,
+    open_contexts,
+    selected_contexts,
+)
 from isochrone.nbd.export import Export, Exports
 from isochrone.nbd.terms import Terms, terms_of
 
@@ -51,10 +60,18 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """The export a client chose (opened, to be closed by whoever takes it) and the terms it was given."""
+    """The export a client chose, what it selected to be told of it (both opened, to be closed by whoever takes them), and
+    the terms it was given.
+    """
 
     export: Export
+    contexts: tuple[SelectedContext, ...]
     terms: Terms
+
+    def close(self, exports: Exports) -> None:
+        """Give back what was opened. Called once."""
+        close_contexts(self.contexts)
+        exports.close(self.export)
 
 
 class _BadOptionError(Exception):
@@ -82,6 +99,7 @@ class Handshake:
         self._no_zeroes = False
         self._structured_replies = False
         self._context_export: str | None = None
+        self._context_names: list[str] = []
         self.state = State.GREETING
         self.agreement: Agreement | None = None
         self.reason = ""
@@ -207,7 +225,7 @@ class Handshake:
         if option is Option.GO:
             self._enter_transmission(agreement)
         else:
-            self._exports.close(agreement.export)
+            agreement.close(self._exports)
         return infos + _reply(option, OptionReply.ACK)
 
     def _handle_meta_context(self, option: Option, data: bytes) -> bytes:
@@ -218,26 +236,28 @@ class Handshake:
             raise _BadOptionError(OptionReply.ERR_INVALID, "negotiate structured replies first")
         fields = _Fields(data)
         name = self._resolve(fields.string())
-        queries = [fields.text() for _ in range(fields.u32())]
+        queries = [fields.text().decode(errors="replace") for _ in range(fields.u32())]
         fields.end()
-        matching = (
-            {c.META_CONTEXT_ALLOCATION} if setting else {c.META_CONTEXT_ALLOCATION, c.META_CONTEXT_NAMESPACE}
-        )
-        selected = any(query in matching for query in queries) or not (queries or setting)
-        if not selected:
-            return _reply(option, OptionReply.ACK)
-        if setting:
-            self._context_export = name
-        context = _U32.pack(c.META_CONTEXT_ALLOCATION_ID if setting else 0) + c.META_CONTEXT_ALLOCATION
-        return _reply(option, OptionReply.META_CONTEXT, context) + _reply(option, OptionReply.ACK)
+        offered = self._exports.contexts(name)
+        if not setting:
+            listed = listed_contexts(offered, queries)
+            return b"".join([_context(option, 0, one) for one in listed]) + _reply(option, OptionReply.ACK)
+        selected = selected_contexts(offered, queries)
+        if len(selected) > CONTEXTS_SELECTED_MAX:
+            raise _BadOptionError(
+                OptionReply.ERR_TOO_BIG, f"select at most {CONTEXTS_SELECTED_MAX} metadata contexts"
+            )
+        self._context_export, self._context_names = name, selected
+        answers = [_context(option, context_id(position), one) for position, one in enumerate(selected)]
+        return b"".join(answers) + _reply(option, OptionReply.ACK)
 
     # --- shared by them ---
 
     def _resolve(self, name: str) -> str:
-        """Return the export that `name` means: empty means the only one there is."""
+        """Return the export that `name` means: empty means the default."""
         names = self._exports.names()
-        if not name and len(names) == 1:
-            return names[0]
+        if not name and (default := self._exports.default()):
+            return default
         if name in names:
             return name
         if not name:
@@ -249,16 +269,20 @@ class Handshake:
     def _agree(self, name: str) -> Agreement:
         """Open the export `name` on the terms negotiated so far."""
         resolved = self._resolve(name)
+        names = self._context_names if self._context_export == resolved else []
         try:
             export = self._exports.open(resolved)
+            try:
+                contexts = open_contexts(export, names)
+            except IsochroneError:
+                self._exports.close(export)
+                raise
         except NotFoundError as error:
             raise _BadOptionError(OptionReply.ERR_UNKNOWN, error.message) from error
         except IsochroneError as error:
             raise _BadOptionError(OptionReply.ERR_POLICY, error.message) from error
-        block_status = self._context_export == resolved
-        return Agreement(
-            export, terms_of(export, structured_replies=self._structured_replies, block_status=block_status)
-        )
+        terms = terms_of(export, structured_replies=self._structured_replies, context_count=len(contexts))
+        return Agreement(export, contexts, terms)
 
     def _enter_transmission(self, agreement: Agreement) -> None:
         self.agreement = agreement
@@ -328,6 +352,10 @@ def _infos(agreement: Agreement, wanted: set[int]) -> Iterator[bytes]:
         yield _INFO_BLOCK_SIZE.pack(
             Info.BLOCK_SIZE, terms.block_size_min, terms.block_size_preferred, c.REQUEST_LENGTH_MAX
         )
+
+
+def _context(option: int, number: int, name: str) -> bytes:
+    return _reply(option, OptionReply.META_CONTEXT, _U32.pack(number) + name.encode())
 
 
 def _reply(option: int, reply: OptionReply, data: bytes = b"") -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from struct import Struct
 from typing import Final, Protocol, cast
 
 import structlog
@@ -14,6 +16,8 @@ HANDSHAKE_SECONDS_MAX: Final = 10.0
 """A client that has not chosen an export by then is disconnected."""
 
 _BUFFER_BYTES: Final = 4096
+_CREDENTIALS: Final = Struct("3i")
+"""ucred of unix(7): process, user, group."""
 
 _log = structlog.get_logger(__name__)
 
@@ -106,6 +110,12 @@ class Negotiation(asyncio.BufferedProtocol):
 
 
 def _peer_of(transport: asyncio.BaseTransport) -> str:
-    """Return the client's address for people; clients on unix sockets have none."""
+    """Return the client for people: its address, or its process on a unix socket."""
     peer = transport.get_extra_info("peername")
-    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
+    if isinstance(peer, tuple):
+        return f"{peer[0]}:{peer[1]}"
+    connected = transport.get_extra_info("socket")
+    process, _, _ = _CREDENTIALS.unpack(
+        connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    )
+    return f"process {process}"

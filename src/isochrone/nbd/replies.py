@@ -7,6 +7,7 @@ chunks with their reason where structured replies were negotiated, else simple r
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Final
@@ -70,40 +71,38 @@ def error_reply(cookie: bytes, errno: Errno, reason: str, *, structured: bool) -
     )
 
 
-def block_status_chunk(cookie: bytes, runs: Iterable[tuple[int, int, bool]], *, one_extent: bool) -> bytes:
-    """Return the answer to a block status request: base:allocation of `runs` of (offset, length, mapped).
+def block_status_chunks(
+    cookie: bytes, contexts: Sequence[tuple[int, Iterable[tuple[int, int]]]], *, one_extent: bool
+) -> bytes:
+    """Return the answer to a block status request, a chunk for each of `contexts`: its number, and (length, flags).
 
-    At most EXTENTS_PER_REPLY_MAX extents; a client asks on from where they end. Unmapped is a hole that reads
-    as zeros.
+    At most EXTENTS_PER_REPLY_MAX extents of each; a client asks on from where they end.
     """
     limit = 1 if one_extent else c.EXTENTS_PER_REPLY_MAX
-    descriptors = []
-    for length, flags in _extents(runs):
-        descriptors.append(_EXTENT.pack(length, flags))
-        if len(descriptors) == limit:
-            break
-    payload = _CONTEXT.pack(c.META_CONTEXT_ALLOCATION_ID) + b"".join(descriptors)
-    return (
-        _CHUNK.pack(c.STRUCTURED_REPLY_MAGIC, c.REPLY_FLAG_DONE, Chunk.BLOCK_STATUS, cookie, len(payload))
-        + payload
-    )
+    chunks = []
+    for position, (context, extents) in enumerate(contexts):
+        descriptors = [
+            _EXTENT.pack(length, flags) for length, flags in itertools.islice(_joined(extents), limit)
+        ]
+        payload = _CONTEXT.pack(context) + b"".join(descriptors)
+        done = c.REPLY_FLAG_DONE if position == len(contexts) - 1 else 0
+        chunks.append(
+            _CHUNK.pack(c.STRUCTURED_REPLY_MAGIC, done, Chunk.BLOCK_STATUS, cookie, len(payload)) + payload
+        )
+    return b"".join(chunks)
 
 
-def _extents(runs: Iterable[tuple[int, int, bool]]) -> Iterator[tuple[int, int]]:
-    """Yield (length, status flags) with neighbours of one kind joined.
+def _joined(extents: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield (length, flags) with neighbours of one kind joined.
 
-    The runs lie within a request, whose length fits 32 bits, so every sum does.
+    They lie within a request, whose length fits 32 bits, so every sum does.
     """
-    pending_length, pending_mapped = 0, False
-    for _offset, length, mapped in runs:
-        if pending_length and mapped != pending_mapped:
-            yield pending_length, _status_flags(mapped=pending_mapped)
+    pending_length = pending_flags = 0
+    for length, flags in extents:
+        if pending_length and flags != pending_flags:
+            yield pending_length, pending_flags
             pending_length = 0
         pending_length += length
-        pending_mapped = mapped
+        pending_flags = flags
     if pending_length:
-        yield pending_length, _status_flags(mapped=pending_mapped)
-
-
-def _status_flags(*, mapped: bool) -> int:
-    return 0 if mapped else c.STATE_HOLE | c.STATE_ZERO
+        yield pending_length, pending_flags

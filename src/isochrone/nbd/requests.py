@@ -34,7 +34,7 @@ def head_of(command: int, flags: int = 0) -> int:
 
 HEAD_READ: Final = head_of(Command.READ)
 HEAD_WRITE: Final = head_of(Command.WRITE)
-_BLOCK_STATUS_BYTES_MAX: Final = 8 * c.EXTENTS_PER_REPLY_MAX
+_EXTENTS_BYTES_MAX: Final = 8 * c.EXTENTS_PER_REPLY_MAX
 _NO_PAYLOAD: Final = memoryview(b"")
 
 _FLAGS_ALLOWED: Final = {
@@ -117,7 +117,7 @@ def validate_request(terms: Terms, head: int, offset: int, length: int) -> Refus
         return Refusal(Errno.EINVAL, "DF needs structured replies, which were not negotiated")
     if command is Command.FLUSH:
         return Refusal(Errno.EINVAL, "FLUSH takes offset 0 and length 0") if offset or length else None
-    if command is Command.BLOCK_STATUS and not terms.block_status:
+    if command is Command.BLOCK_STATUS and not terms.context_count:
         return Refusal(Errno.EINVAL, "BLOCK_STATUS needs a metadata context, and none was selected")
     if terms.read_only and command in CHANGING:
         return Refusal(Errno.EPERM, f"the export is read-only: {command.name} is not permitted")
@@ -244,7 +244,9 @@ class RequestParser:
             return None
         if command == Command.READ and not batch.has_room_for_reply(length):
             return None
-        if command == Command.BLOCK_STATUS and not batch.has_room_for_reply(_BLOCK_STATUS_BYTES_MAX):
+        if command == Command.BLOCK_STATUS and not batch.has_room_for_reply(
+            _EXTENTS_BYTES_MAX * self._terms.context_count
+        ):
             return None
         batch.requests.append(
             (head, cookie, offset, length, view[payload_start : payload_start + payload_bytes])

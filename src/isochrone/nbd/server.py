@@ -63,10 +63,11 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionReport:
-    """One client at the moment of asking."""
+    """One client at the moment of asking. `contexts`: names of the metadata contexts that it selected."""
 
     peer: str
     export: str
+    contexts: tuple[str, ...]
     counters: ConnectionCounters
 
 
@@ -126,7 +127,8 @@ class NbdServer:
     def connections(self) -> list[ConnectionReport]:
         """Return the clients that have chosen an export."""
         return [
-            ConnectionReport(one.peer, one.export_name, replace(one.counters)) for one in self._connections
+            ConnectionReport(one.peer, one.export_name, one.context_names, replace(one.counters))
+            for one in self._connections
         ]
 
     def release_held(self) -> None:

@@ -12,7 +12,7 @@ from isochrone.nbd.export import Export
 class Terms:
     """What client and server agreed on; fixed for the life of the connection.
 
-    `structured_replies`: reads and block status are answered in chunks. `block_status`: base:allocation was
+    `structured_replies`: reads and block status are answered in chunks. `context_count`: metadata contexts that were
     selected. `flags`: the transmission flags that were sent.
     """
 
@@ -21,11 +21,11 @@ class Terms:
     block_size_min: int
     block_size_preferred: int
     structured_replies: bool
-    block_status: bool
+    context_count: int
     flags: int
 
 
-def terms_of(export: Export, *, structured_replies: bool, block_status: bool) -> Terms:
+def terms_of(export: Export, *, structured_replies: bool, context_count: int) -> Terms:
     """Return the terms on which `export` is offered."""
     return Terms(
         size_bytes=export.size_bytes,
@@ -33,7 +33,7 @@ def terms_of(export: Export, *, structured_replies: bool, block_status: bool) ->
         block_size_min=export.block_size_min,
         block_size_preferred=export.block_size_preferred,
         structured_replies=structured_replies,
-        block_status=block_status,
+        context_count=context_count,
         flags=transmission_flags(read_only=export.read_only, structured_replies=structured_replies),
     )
 

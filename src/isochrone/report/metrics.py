@@ -9,17 +9,18 @@ for absence: a lag that nobody measures is not a lag of zero. Times still run wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from isochrone.model.split import Divergence
 from isochrone.model.states import PairState, SessionState
 from isochrone.report.backlog_models import BacklogReport
+from isochrone.report.copy_metrics import COPY_FAMILIES
+from isochrone.report.metric_family import Family, Sample
 from isochrone.report.models import (
     CaptureReport,
     ControllerReport,
@@ -34,31 +35,6 @@ from isochrone.report.models import (
     VolumeRole,
 )
 from isochrone.report.times import TimePoint
-
-Sample = tuple[tuple[str, ...], float | None]
-"""Label values, and the value; None when it was not measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One metric: how it is called, what it means, and where a status holds it."""
-
-    name: str
-    text: str
-    labels: tuple[str, ...]
-    samples: Callable[[StatusReport], Iterable[Sample]]
-
-    def metric(self, status: StatusReport) -> Metric:
-        """Return the family with its present samples; a name that ends with `_total` is a counter."""
-        family: CounterMetricFamily | GaugeMetricFamily
-        if self.name.endswith("_total"):
-            family = CounterMetricFamily(self.name.removesuffix("_total"), self.text, labels=self.labels)
-        else:
-            family = GaugeMetricFamily(self.name, self.text, labels=self.labels)
-        for labels, value in self.samples(status):
-            if value is not None:
-                family.add_metric(labels, value)
-        return family
 
 
 class StatusCollector(Collector):
@@ -183,6 +159,11 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "quarantined_tracks",
         "Tracks that the device could not write; not used before the controller is restarted.",
         lambda p: p.quarantined_track_count,
+    ),
+    _pool(
+        "warning_ratio",
+        "Highest of the levels to warn of that the use of the pool has reached, 0 to 1; absent below all.",
+        lambda p: None if p.warning_percent is None else p.warning_percent / 100,
     ),
     _pool("log_bytes", "Pointer log since the last checkpoint.", lambda p: p.log_used_bytes),
     _pool("log_limit_bytes", "Pointer log that makes a checkpoint due.", lambda p: p.log_bytes_max),
@@ -459,5 +440,5 @@ FAMILIES: Final[tuple[Family, ...]] = (
             for volume in capture.volumes
         ),
     ),
+    *COPY_FAMILIES,
 )
-"""Every metric, in the order of the exposition."""

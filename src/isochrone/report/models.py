@@ -15,6 +15,7 @@ from isochrone.model.choices import ComparePolicy, Compression, MarkPolicy, Over
 from isochrone.model.states import PairState, SessionState, SuspendCause
 from isochrone.report.backlog_models import BacklogReport, SpillReport
 from isochrone.report.base import Report
+from isochrone.report.copy_models import CopiesSummary
 from isochrone.report.history_models import HistorySummary
 from isochrone.report.split_models import SplitReport
 from isochrone.report.times import TimePoint
@@ -101,6 +102,7 @@ class PoolReport(Report):
             until its log is full. None when no checkpoint waits.
         log_used_bytes: pointer log written since the last checkpoint; `log_bytes_max` makes a checkpoint due.
         checkpoint_age_s: since the last completed checkpoint; None when there was none.
+        warning_percent: the highest of the levels `pool.warn_percent` that its use has reached; None below all.
     """
 
     uuid: str
@@ -118,6 +120,7 @@ class PoolReport(Report):
     log_used_bytes: int
     log_bytes_max: int
     checkpoint_age_s: float | None
+    warning_percent: int | None = None
 
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
     @property
@@ -158,13 +161,19 @@ class VolumeReport(Report):
     Attributes:
         sessions: names of the sessions it belongs to, empty for SIMPLEX.
         export_reason: why it is WITHHELD; None when EXPORTED.
-        connection_count: NBD connections that have it open now.
+        connection_count: NBD connections that have it open now, or read what changed since it.
+        kind: "COPY" is a writable copy, "IMAGE" a test image of a secondary.
+        copy_of: what it was made from; None unless it is a copy.
+        copies: volumes that were made from it.
     """
 
     name: str
     number: int
     size_bytes: int
     mapped_bytes: int
+    kind: Literal["VOLUME", "SNAPSHOT", "COPY", "IMAGE"] = "VOLUME"
+    copy_of: str | None = None
+    copies: tuple[str, ...] = ()
     role: VolumeRole
     sessions: tuple[str, ...] = ()
     export_state: ExportState
@@ -523,7 +532,7 @@ class CaptureReport(Report):
 class StatusReport(Report):
     """All of one controller.
 
-    Itself, its pool and volumes, sessions it moves (secondary), sessions it feeds (primary).
+    Itself, its pool and volumes (but for snapshots), sessions it moves (secondary), sessions it feeds (primary), copies.
     """
 
     controller: ControllerReport
@@ -531,3 +540,4 @@ class StatusReport(Report):
     volumes: tuple[VolumeReport, ...]
     sessions: tuple[SessionReport, ...]
     captures: tuple[CaptureReport, ...]
+    copies: CopiesSummary = CopiesSummary()

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from isochrone.model.sizes import format_size
 from isochrone.model.states import PairState, SessionState
 from isochrone.report.backlog_models import BacklogReport, SpillReport
+from isochrone.report.copy_text import copies_lines
 from isochrone.report.history_text import summary_line
 from isochrone.report.models import (
     CaptureReport,
@@ -33,6 +33,7 @@ from isochrone.report.models import (
 )
 from isochrone.report.recovery_text import recovered_lines
 from isochrone.report.split_text import short_verdict, split_view
+from isochrone.report.tables import facts_table, indented, row, table_of
 from isochrone.report.times import TimePoint, duration_text
 
 NONE: Final = "-"
@@ -61,6 +62,7 @@ _STYLES: Final = {
 def status_view(status: StatusReport) -> RenderableType:
     """Everything of one controller; parts that are empty are left out."""
     parts: list[RenderableType] = [controller_view(status.controller), pool_line(status.pool)]
+    parts += copies_lines(status.copies)
     if status.volumes:
         parts += [Text(), volumes_table(status.volumes)]
     for session in status.sessions:
@@ -104,6 +106,8 @@ def pool_line(pool: PoolReport) -> Text:
         line.append(f"\n  read-only: {pool.read_only_reason}", style=_BAD)
     elif pool.checkpoint_waits_because is not None:
         line.append(f"\n  checkpoint waits: {pool.checkpoint_waits_because}", style=_BUSY)
+    if pool.warning_percent is not None:
+        line.append(f"\n  {pool.warning_percent} % of it are used: delete copies or trim volumes", style=_BAD)
     return line
 
 
@@ -128,25 +132,25 @@ def pool_view(pool: PoolReport) -> RenderableType:
         ("pointer log", _share(pool.log_used_bytes, pool.log_bytes_max)),
         ("checkpoint", _age(pool.checkpoint_age_s)),
     ]
-    return _facts(facts)
+    return facts_table(facts)
 
 
 def volumes_table(volumes: Iterable[VolumeReport]) -> Table:
     """One line a volume."""
-    table = _table(
+    table = table_of(
         ("VOLUME", "SIZE>", "MAPPED>", "ROLE", "SESSIONS", "EXPORT", "OPEN>", "READS>", "WRITES>", "WRITTEN>")
     )
     for volume in volumes:
         export = Text(volume.export_state.value + (" read-only" if volume.read_only else ""))
         if volume.export_reason is not None:
             export.append(f" ({volume.export_reason})", style="dim")
-        _row(
+        row(
             table,
             volume.name,
             format_size(volume.size_bytes),
             format_size(volume.mapped_bytes),
             volume.role.value,
-            " ".join(volume.sessions) or NONE,
+            " ".join(volume.sessions) or (f"{volume.kind} of {volume.copy_of}" if volume.copy_of else NONE),
             export,
             str(volume.connection_count),
             str(volume.read_count),
@@ -158,11 +162,11 @@ def volumes_table(volumes: Iterable[VolumeReport]) -> Table:
 
 def sessions_table(sessions: Iterable[SessionReport]) -> Table:
     """One line a session whose mover is here."""
-    table = _table(
+    table = table_of(
         ("SESSION", "STATE", "PAIRS", "F LAG>", "J LAG>", "C LAG>", "RATE>", "IMAGE", "BLOCKED ON")
     )
     for session in sessions:
-        _row(
+        row(
             table,
             session.name,
             _state(session.state),
@@ -228,7 +232,7 @@ def session_view(session: SessionReport) -> RenderableType:
         if source.backlog is not None
         for line in delay_lines(source.backlog)
     ]
-    return Group(*lines, _indented(sources_table(session.sources)), _indented(pairs_table(session.pairs)))
+    return Group(*lines, indented(sources_table(session.sources)), indented(pairs_table(session.pairs)))
 
 
 def _resync(resync: ResyncReport, settings: SessionSettings) -> str:
@@ -244,9 +248,11 @@ def _resync(resync: ResyncReport, settings: SessionSettings) -> str:
 
 def sources_table(sources: Iterable[SourceReport]) -> Table:
     """One line a primary controller of a session."""
-    table = _table(("FROM", "ADDRESS", "LINK", "FOR", "RECEIVED LAG>", "WINDOW>", "RECEIVED>", "LAST ERROR"))
+    table = table_of(
+        ("FROM", "ADDRESS", "LINK", "FOR", "RECEIVED LAG>", "WINDOW>", "RECEIVED>", "LAST ERROR")
+    )
     for source in sources:
-        _row(
+        row(
             table,
             source.name,
             source.address,
@@ -262,11 +268,11 @@ def sources_table(sources: Iterable[SourceReport]) -> Table:
 
 def pairs_table(pairs: Iterable[PairReport]) -> Table:
     """One line a pair."""
-    table = _table(
+    table = table_of(
         ("PRIMARY", "SECONDARY", "STATE", "SIZE>", "COPIED>", "TRACKS LEFT>", "ESTIMATE>", "REASON")
     )
     for pair in pairs:
-        _row(
+        row(
             table,
             f"{pair.source}:{pair.primary_volume}",
             pair.secondary_volume,
@@ -297,7 +303,7 @@ def _compared(pair: PairReport) -> str:
 
 def captures_table(captures: Iterable[CaptureReport]) -> Table:
     """One line a session that this controller feeds."""
-    table = _table(
+    table = table_of(
         (
             "SESSION",
             "STATE",
@@ -311,7 +317,7 @@ def captures_table(captures: Iterable[CaptureReport]) -> Table:
         )
     )
     for capture in captures:
-        _row(
+        row(
             table,
             capture.name,
             _state(capture.state),
@@ -358,10 +364,10 @@ def capture_view(capture: CaptureReport) -> RenderableType:
         )
     if capture.split is not None:
         lines.append(split_view(capture.split))
-    table = _table(("VOLUME", "MARKED TRACKS>", "TRACKS TO COPY>"))
+    table = table_of(("VOLUME", "MARKED TRACKS>", "TRACKS TO COPY>"))
     for volume in capture.volumes:
-        _row(table, volume.name, str(volume.marked_track_count), str(volume.tracks_remaining))
-    return Group(*lines, _indented(table))
+        row(table, volume.name, str(volume.marked_track_count), str(volume.tracks_remaining))
+    return Group(*lines, indented(table))
 
 
 def spill_text(spill: SpillReport) -> str:
@@ -489,30 +495,3 @@ def _tracks(size_bytes: int, track_count: int) -> str:
 
 def _age(age_s: float | None) -> str:
     return "never" if age_s is None else f"{duration_text(age_s)} ago"
-
-
-def _table(headings: Sequence[str]) -> Table:
-    """A plain table; a heading that ends with `>` is of a column of figures."""
-    table = Table(
-        box=None, pad_edge=False, header_style="bold dim", collapse_padding=True, padding=(0, 2, 0, 0)
-    )
-    for heading in headings:
-        table.add_column(heading.rstrip(">"), justify="right" if heading.endswith(">") else "left")
-    return table
-
-
-def _row(table: Table, *cells: str | Text) -> None:
-    table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
-
-
-def _facts(facts: Iterable[tuple[str, str | Text]]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column()
-    for name, value in facts:
-        _row(table, name, value)
-    return table
-
-
-def _indented(table: Table) -> RenderableType:
-    return Padding(table, (0, 0, 0, 2), expand=False)

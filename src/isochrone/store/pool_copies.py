@@ -11,6 +11,7 @@ from isochrone.store.differences import TrackRuns, difference_pieces, joined
 from isochrone.store.documents import Documents
 from isochrone.store.establish import Extent, establish
 from isochrone.store.log import Log
+from isochrone.store.restore import restore
 from isochrone.store.space import SpaceSteps, VolumeSpace, space_steps
 from isochrone.store.state import PoolState
 from isochrone.store.tables import VolumeTable
@@ -73,6 +74,15 @@ class PoolCopies:
         """
         names = (source, target)
         establish(self._parts, self._volumes, self._documents, names, extents, documents)
+
+    def restore(
+        self, pairs: Sequence[tuple[str, str]], documents: Mapping[str, bytes | None] = NO_DOCUMENTS
+    ) -> None:
+        """Make the second volume of each pair read as the first does now, with its size: all of them, or none.
+
+        Raises as `establish` of whole volumes does; RefusedError also when a target is there twice, or is a source.
+        """
+        restore(self._parts, self._volumes, self._documents, pairs, documents)
 
     def delete_volumes(
         self, volumes: Sequence[str | int], documents: Mapping[str, bytes | None] = NO_DOCUMENTS

@@ -169,9 +169,9 @@ class ControllerProcess:
         """Send `body` to `path` of the API and return the answer: a command would cost a process each time."""
         return self._request("POST", path, body)
 
-    def delete(self, path: str) -> None:
-        """Delete what is at `path` of the API."""
-        self._request("DELETE", path)
+    def delete(self, path: str) -> Any:
+        """Delete what is at `path` of the API; return the answer, None where there is none."""
+        return self._request("DELETE", path)
 
     def create_volume(self, name: str, size_bytes: int) -> None:
         """Create a volume through the API."""
@@ -255,5 +255,13 @@ def _toml(sections: Settings) -> str:
     lines = []
     for section, values in sections.items():
         lines.append(f"[{section}]")
-        lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+        lines += [f"{key} = {_toml_value(value)}" for key, value in values.items()]
     return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_toml_value(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    return json.dumps(value)
