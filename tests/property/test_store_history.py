@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from isochrone.model.records import RecordKind
 from isochrone.model.volume_kind import VolumeKind
-from isochrone.store import history_keeper, kept_entries
+from isochrone.store import history_files, history_keeper, kept_entries
 from isochrone.store.check import check_pool
 from isochrone.store.pool import Pool
 from isochrone.testing.sim_disk import SimDisk
@@ -83,13 +84,17 @@ class HistoryMachine(RuleBasedStateMachine):
     """A pool with a session, and the truth beside it."""
 
     @initialize(
-        step=st.integers(1, 5), piece=st.integers(1, 8), kept=st.sets(st.sampled_from([1, 2, 3]), min_size=1)
+        step=st.integers(1, 5),
+        piece=st.integers(1, 8),
+        sealed=st.sampled_from([1, 3, 8, 1000]),
+        kept=st.sets(st.sampled_from([1, 2, 3]), min_size=1),
     )
-    def create(self, step: int, piece: int, kept: set[int]) -> None:
+    def create(self, step: int, piece: int, sealed: int, kept: set[int]) -> None:
         """Small steps and pieces, so that their borders are met."""
-        self._old = history_keeper.HISTORY_STEP_RECORD_COUNT_MAX, kept_entries.PIECE_ENTRY_COUNT_MAX
-        history_keeper.HISTORY_STEP_RECORD_COUNT_MAX = step  # type: ignore[misc]
-        kept_entries.PIECE_ENTRY_COUNT_MAX = piece  # type: ignore[misc]
+        self._patch = pytest.MonkeyPatch()
+        self._patch.setattr(history_keeper, "HISTORY_STEP_RECORD_COUNT_MAX", step)
+        self._patch.setattr(kept_entries, "PIECE_ENTRY_COUNT_MAX", piece)
+        self._patch.setattr(history_files, "HISTORY_SEAL_RECORD_COUNT", sealed)
         self.disk = SimDisk(seed=1)
         Pool.create(self.disk, size_bytes=512 * TRACK)
         self.pool = Pool.open(self.disk)
@@ -103,8 +108,8 @@ class HistoryMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Give the constants back."""
-        if hasattr(self, "_old"):
-            history_keeper.HISTORY_STEP_RECORD_COUNT_MAX, kept_entries.PIECE_ENTRY_COUNT_MAX = self._old  # type: ignore[misc]
+        if hasattr(self, "_patch"):
+            self._patch.undo()
 
     @rule(
         number=st.sampled_from([1, 2, 3]),

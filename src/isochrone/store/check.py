@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, TypeVar
 
 import numpy as np
@@ -24,7 +25,7 @@ from isochrone.store.disk import Disk
 from isochrone.store.page_cache import drop_lost_pages
 from isochrone.store.page_slots import PAGE_SIZE_BYTES, PAGES_NAME
 from isochrone.store.parts import open_part
-from isochrone.store.recovery import Recovered, load_root, load_superblock, recover
+from isochrone.store.recovery import Recovered, load_history_files, load_root, load_superblock, recover
 from isochrone.store.root import ROOT_NAME, Root
 from isochrone.store.segment import SEGMENT_NAMES
 from isochrone.store.superblock import Superblock
@@ -99,6 +100,7 @@ def check_pool(disk: Disk) -> CheckReport:
         return report
     _check_directory(root, report)
     _part(report, lambda: _check_slots(disk, root, report))
+    _part(report, lambda: _check_history(disk, superblock, root, report))
     _part(report, lambda: read_chain(disk, superblock, root))
     if report.is_clean:
         recovered = _part(report, lambda: recover(disk))
@@ -161,6 +163,13 @@ def _check_slots(disk: Disk, root: Root, report: CheckReport) -> None:
                 report.add(PAGES_NAME, offset, "a table page contradicts its checksum")
     finally:
         file.close()
+
+
+def _check_history(disk: Disk, superblock: Superblock, root: Root, report: CheckReport) -> None:
+    """Every piece of the files of history that the root names agrees with its checksum."""
+    for file in load_history_files(disk, superblock, root).known.values():
+        for place in range(len(file.index)):
+            _part(report, partial(file.read, place))
 
 
 def _check_state(recovered: Recovered, report: CheckReport) -> None:

@@ -7,8 +7,10 @@ blocking steps that may run in a thread while the pool goes on:
 
 1. tracks durable: the root must not point at data that a power loss can take away;
 2. changed pages to free slots, durable;
-3. the root with everything else to `root.new`, durable, renamed to `root`, the name durable;
-4. room for the next `root.new`.
+3. history of which there is much to a file of its own, durable with its name;
+4. the root with everything else to `root.new`, durable, renamed to `root`, the name durable;
+5. files of history that nobody wants removed;
+6. room for the next `root.new`.
 
 A crash before the rename is durable leaves the old root with both log segments, after it the new root with
 the second. Steps run once each, whoever comes first: when the log fills up before a checkpoint has finished,
@@ -38,10 +40,21 @@ from isochrone.store.arena import PAGE_ENTRY_COUNT
 from isochrone.store.disk import Disk, File
 from isochrone.store.health import Health
 from isochrone.store.history import History
+from isochrone.store.history_files import HistoryFiles
+from isochrone.store.kept_entries import KeptEntries
 from isochrone.store.page_slots import PAGE_SIZE_BYTES, PageSlots
-from isochrone.store.root import ROOT_NAME, ROOT_NEW_NAME, Root, RootHistory, RootVolume, encode_root
+from isochrone.store.root import (
+    ROOT_NAME,
+    ROOT_NEW_NAME,
+    PieceRun,
+    Root,
+    RootEntries,
+    RootHistory,
+    RootVolume,
+    encode_root,
+)
 from isochrone.store.runs import neighbours
-from isochrone.store.staging import SessionStage, SourceStage, join
+from isochrone.store.staging import SessionStage, SourceStage
 from isochrone.store.state import PoolState
 from isochrone.store.superblock import Superblock
 
@@ -56,6 +69,7 @@ class CheckpointFiles:
     disk: Disk
     tracks: File
     pages: File
+    history: HistoryFiles
 
 
 class Checkpoint:
@@ -95,11 +109,21 @@ class Checkpoint:
         self._retired = slots.retired(live)
         self._live = np.flatnonzero(live).astype(np.uint32)
         self._directory = slots.directory(arena.top)
+        self._sealing = files.history.seal(state)
+        self._named_files = dict(files.history.known)
         self._root = snapshot_root(state, generation, first_sequence, is_clean=is_clean)
         self._log_file: File | None = None
         self._lock = Lock()
         self._done = 0
-        work = (self._sync_tracks, self._write_pages, self._write_root, self._reserve_root)
+        sealing = self._sealing
+        work = [
+            self._sync_tracks,
+            self._write_pages,
+            *([self._write_history] if sealing.new else []),
+            self._write_root,
+            *([self._remove_history] if sealing.gone else []),
+            self._reserve_root,
+        ]
         self.steps = [partial(self._once, index, call) for index, call in enumerate(work)]
         self.root_size_bytes = 0
 
@@ -123,7 +147,8 @@ class Checkpoint:
         self._log_file = log_file
 
     def finish(self) -> None:
-        """All steps are done: slots of the old root are free, the new ones known."""
+        """All steps are done: slots of the old root are free, the new ones known, and sealed history leaves memory."""
+        self._files.history.finish(self._sealing)
         self._slots.finish(self._pages, self._new_slots, self._new_checksums, self._retired, len(self._live))
 
     def _once(self, index: int, call: Callable[[], None]) -> None:
@@ -155,6 +180,23 @@ class Checkpoint:
         if len(data):
             self._health.datasync(self._files.pages, "making table pages durable")
         self._entries = np.empty((0, PAGE_ENTRY_COUNT), np.uint32)
+
+    def _write_history(self) -> None:
+        """Write what was sealed; the root names it."""
+        for sealed, pieces in self._sealing.new:
+            with _needing_room("sealed history"):
+                file = self._files.history.create(sealed)
+            try:
+                with _needing_room("sealed history"):
+                    sealed.write(file, [piece.chunk for piece in pieces])
+                self._health.datasync(file, "making sealed history durable")
+            finally:
+                file.close()
+        self._health.make_durable("making the names of sealed history durable", self._files.disk.sync)
+
+    def _remove_history(self) -> None:
+        """Remove files of history that no root names any more."""
+        self._files.history.remove(self._sealing)
 
     def _write_root(self) -> None:
         disk = self._files.disk
@@ -198,6 +240,7 @@ class Checkpoint:
             root.histories,
             root.given_up,
             root.unfinished,
+            [(number, file.checksum) for number, file in sorted(self._named_files.items())],
         )
 
 
@@ -253,15 +296,32 @@ def snapshot_root(state: PoolState, generation: int, first_sequence: int, *, is_
         dict(state.documents),
         sessions,
         [_root_history(session, history) for session, history in state.histories.items()],
-        join([piece.chunk for piece in state.given_up.pieces]),
+        _root_entries(state.given_up),
         sorted(state.unfinished),
+        [],
     )
 
 
 def _root_history(session: int, history: History) -> RootHistory:
     stays = [replace(stay) for stay in history.volumes]
-    entries = join([piece.chunk for piece in history.entries.pieces])
+    entries = _root_entries(history.entries)
     return RootHistory(session, history.first_ns, history.through_ns, history.rewound_ns, stays, entries)
+
+
+def _root_entries(entries: KeptEntries) -> RootEntries:
+    """Return places of sealed pieces as runs, and the others as they are; what is in memory is not copied."""
+    items: RootEntries = []
+    for piece in entries.pieces:
+        if piece.place is None:
+            items.append(piece.chunk)
+            continue
+        file, place = piece.place[0].number, piece.place[1]
+        last = items[-1] if items else None
+        if isinstance(last, PieceRun) and (last.file, last.first + last.piece_count) == (file, place):
+            items[-1] = last._replace(piece_count=last.piece_count + 1)
+        else:
+            items.append(PieceRun(file, place, 1))
+    return items
 
 
 def reserve_root(disk: Disk, root_size_bytes: int) -> None:

@@ -19,7 +19,6 @@ from isochrone.store.log import (
 from isochrone.store.page_slots import PAGE_SIZE_BYTES, PAGES_NAME, SLOT_STEP
 from isochrone.store.root import ROOT_NAME, Root, encode_root
 from isochrone.store.segment import SEGMENT_NAMES, SegmentHeader, encode_segment_header
-from isochrone.store.staging import join
 from isochrone.store.superblock import (
     SUPERBLOCK_NAME,
     TRACK_COUNT_MAX,
@@ -138,7 +137,7 @@ def _write_new(disk: Disk, name: str, data: bytes, size_bytes: int = 0, *, preal
 
 def _empty_root() -> Root:
     none = np.empty(0, np.uint32)
-    return Root(1, 1, True, 1, [], none, none, np.empty(0, np.uint64), {}, {}, [], join([]), [])
+    return Root(1, 1, True, 1, [], none, none, np.empty(0, np.uint64), {}, {}, [], [], [], [])
 
 
 def _new_uuid() -> bytes:

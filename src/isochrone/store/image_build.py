@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from functools import partial
 
-from isochrone.model.errors import ConflictError
+from isochrone.model.errors import ConflictError, IsochroneError
 from isochrone.model.volume_kind import VolumeKind
 from isochrone.store.history import History, KeptVolume, redirected
 from isochrone.store.kept_entries import Piece, early_of
@@ -35,10 +35,17 @@ class _Part:
         self.ends = piece.record_count, piece.track_count
         self.chunk: Chunk | None = None
         self.entries: list[tuple[int, Entries]] = []
+        self.error: Exception | None = None
 
     def prepare(self, at_ns: int, targets: Mapping[int, int]) -> None:
-        """Read and expand it."""
-        if self._piece.oldest_ns <= at_ns:
+        """Read and expand it; an error is kept, because a history that was given up meanwhile is the better reason."""
+        try:
+            self._prepare(at_ns, targets)
+        except (OSError, IsochroneError) as error:
+            self.error = error
+
+    def _prepare(self, at_ns: int, targets: Mapping[int, int]) -> None:
+        if self._piece.oldest_ns <= at_ns and self.ends > self._starts:
             chunk = redirected(early_of(self._piece.part(*self._starts, *self.ends), at_ns), targets)
             self.chunk, self.entries = chunk, entries_by_volume(chunk)
 
@@ -84,9 +91,13 @@ class ImageBuild:
             part = _Part(pieces[index], 0, 0)
             yield partial(part.prepare, self._at_ns, self.targets)
             self._check_bases()
+            if part.error is not None:
+                raise part.error
             self._link(part)
             rest = _Part(pieces[index], *part.ends)  # what was committed meanwhile
             rest.prepare(self._at_ns, self.targets)
+            if rest.error is not None:
+                raise rest.error
             self._link(rest)
             index += 1
 

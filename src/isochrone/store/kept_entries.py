@@ -5,14 +5,15 @@ that a piece costs nothing to speak of beside what is in it. What is in a piece 
 checkpoint or a thread may go on looking at what was there.
 
 Times nearly ascend, but not quite: several sources are committed one after the other, and what a source sent late comes
-    behind
-later entries. So what is up to a time is found by looking at times, never by counting.
+behind later entries. So what is up to a time is found by looking at times, never by counting.
+
+A checkpoint seals pieces into a file (see `history_file`); then they take no memory, and do not grow any more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,49 +33,90 @@ def pick(chunk: Chunk, mask: NDArray[np.bool_]) -> Chunk:
     return Chunk(chunk.records[mask], chunk.physicals[physicals])
 
 
+class SealedPlace(Protocol):
+    """A file that pieces were sealed into."""
+
+    number: int
+
+    def read(self, place: int) -> Chunk:
+        """Return the piece at a place, in any thread. Raises DamagedError, or OSError."""
+        ...
+
+
 class Piece:
     """Some kept entries in order.
 
     Attributes:
         record_count, entry_count, track_count: records, tracks that they cover, and tracks that hold payload.
         oldest_ns, newest_ns: least and greatest time.
+        place: the file that it is in, or is being written to, and where in it; None while it is in memory only and may grow.
     """
 
     def __init__(self, chunk: Chunk, entry_count: int) -> None:
         """Take over a chunk of at least one record; its arrays are not copied."""
-        self._records = chunk.records
-        self._physicals = chunk.physicals
+        self._content: Chunk | None = chunk
         self.record_count = len(chunk.records)
         self.entry_count = entry_count
         self.track_count = len(chunk.physicals)
         self.oldest_ns, self.newest_ns = _span(chunk.records)
+        self.place: tuple[SealedPlace, int] | None = None
+
+    @classmethod
+    def at(
+        cls,
+        place: tuple[SealedPlace, int],
+        record_count: int,
+        track_count: int,
+        entry_count: int,
+        oldest_ns: int,
+        newest_ns: int,
+    ) -> Piece:
+        """Return a piece that is in a file."""
+        piece = cls.__new__(cls)
+        piece._content = None
+        piece.record_count, piece.track_count, piece.entry_count = record_count, track_count, entry_count
+        piece.oldest_ns, piece.newest_ns = oldest_ns, newest_ns
+        piece.place = place
+        return piece
 
     @property
     def chunk(self) -> Chunk:
-        """What is in it now."""
+        """What is in it now; read from its file when it is not in memory: raises DamagedError, or OSError."""
         return self.part(0, 0, self.record_count, self.track_count)
 
     def part(self, record_start: int, track_start: int, record_end: int, track_end: int) -> Chunk:
-        """Return records and tracks between places that were ends of it once, in any thread."""
-        return Chunk(self._records[record_start:record_end], self._physicals[track_start:track_end])
+        """Return records and tracks between places that were ends of it once, in any thread. Raises as `chunk` does."""
+        content = self._content
+        if content is None:
+            assert self.place is not None
+            content = self.place[0].read(self.place[1])
+        return Chunk(content.records[record_start:record_end], content.physicals[track_start:track_end])
+
+    def forget_content(self) -> None:
+        """It is in its file, durable: memory is not needed for it any more."""
+        self._content = None
 
     def has_room(self, chunk: Chunk, entry_count: int) -> bool:
         """Whether `append` may take `chunk`."""
         return (
-            self.entry_count + entry_count <= PIECE_ENTRY_COUNT_MAX
+            self.place is None
+            and self.entry_count + entry_count <= PIECE_ENTRY_COUNT_MAX
             and self.record_count + len(chunk.records) <= PIECE_ENTRY_COUNT_MAX
         )
 
     def append(self, chunk: Chunk, entry_count: int) -> None:
         """Add a copy of what is in `chunk`, at least one record."""
+        content = self._content
+        assert content is not None
         record_end = self.record_count + len(chunk.records)
         track_end = self.track_count + len(chunk.physicals)
-        if record_end > len(self._records):
-            self._records = _grown(self._records, self.record_count, record_end)
-        if track_end > len(self._physicals):
-            self._physicals = _grown(self._physicals, self.track_count, track_end)
-        self._records[self.record_count : record_end] = chunk.records
-        self._physicals[self.track_count : track_end] = chunk.physicals
+        if record_end > len(content.records) or track_end > len(content.physicals):
+            content = self._content = Chunk(
+                _grown(content.records, self.record_count, record_end),
+                _grown(content.physicals, self.track_count, track_end),
+            )
+        content.records[self.record_count : record_end] = chunk.records
+        content.physicals[self.track_count : track_end] = chunk.physicals
         oldest_ns, newest_ns = _span(chunk.records)
         self.oldest_ns, self.newest_ns = min(self.oldest_ns, oldest_ns), max(self.newest_ns, newest_ns)
         self.record_count, self.track_count = record_end, track_end
@@ -247,6 +289,8 @@ def _span(records: RecordArray) -> tuple[int, int]:
 
 def _grown(array: NDArray[Any], used: int, wanted: int) -> NDArray[Any]:
     """Return a longer array that begins with the first `used` items; nobody who looks at the old one is disturbed."""
+    if wanted <= len(array):
+        return array
     grown: NDArray[Any] = np.empty(max(_BUFFER_COUNT_MIN, wanted, 2 * used), array.dtype)
     grown[:used] = array[:used]
     return grown

@@ -85,7 +85,7 @@ class Pool(PoolCopies, PoolHistories):
         self._volumes = VolumeSet(self._parts, self._documents, self.stager, self.log_write)
         self._histories = HistoryKeeper(self._parts, self._documents, self.stager, self._volumes)
         self._checkpointer = Checkpointer(
-            CheckpointFiles(disk, self._tracks, self._pages),
+            CheckpointFiles(disk, self._tracks, self._pages, recovered.history_files),
             superblock,
             self._health,
             self._state,

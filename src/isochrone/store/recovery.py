@@ -17,12 +17,15 @@ from isochrone.store.chain import read_chain
 from isochrone.store.disk import Disk, File
 from isochrone.store.head import Trouble
 from isochrone.store.history import History
+from isochrone.store.history_files import HistoryFiles
+from isochrone.store.kept_entries import KeptEntries
 from isochrone.store.page_cache import drop_lost_pages
 from isochrone.store.page_slots import PAGE_SIZE_BYTES, PAGES_NAME
 from isochrone.store.parts import open_part
 from isochrone.store.replay import replay
-from isochrone.store.root import ROOT_NAME, Root, decode_root, root_damaged
+from isochrone.store.root import ROOT_NAME, Root, RootEntries, decode_root, root_damaged
 from isochrone.store.runs import neighbours
+from isochrone.store.staging import Chunk
 from isochrone.store.state import PoolState
 from isochrone.store.superblock import (
     SUPERBLOCK_NAME,
@@ -41,6 +44,7 @@ class Recovered:
     """What the files of a pool say.
 
     Attributes:
+        history_files: files of history that the state reads from.
         next_generation: of the log, never used before. A generation that was begun after the root's may have
             lost its header in a power loss but not all its records, so it is skipped.
         next_sequence: of the record that would come next.
@@ -53,6 +57,7 @@ class Recovered:
     superblock: Superblock
     root: Root
     state: PoolState
+    history_files: HistoryFiles
     next_generation: int
     next_sequence: int
     loss: str | None
@@ -73,7 +78,8 @@ def recover(disk: Disk) -> Recovered:
     trouble = drop_lost_pages(disk, superblock)
     check_tracks(disk, superblock)
     root = load_root(disk, superblock)
-    state = load_state(disk, superblock, root)
+    files = load_history_files(disk, superblock, root)
+    state = load_state(disk, superblock, root, files)
     chain = read_chain(disk, superblock, root)
     replay(state, chain.records)
     state.rebuild()
@@ -81,6 +87,7 @@ def recover(disk: Disk) -> Recovered:
         superblock,
         root,
         state,
+        files,
         root.generation + 2,
         chain.end_sequence,
         chain.loss,
@@ -130,7 +137,14 @@ def load_root(disk: Disk, superblock: Superblock) -> Root:
         file.close()
 
 
-def load_state(disk: Disk, superblock: Superblock, root: Root) -> PoolState:
+def load_history_files(disk: Disk, superblock: Superblock, root: Root) -> HistoryFiles:
+    """Return the files of history that the root names; DamagedError when the index of one is broken."""
+    files = HistoryFiles(disk, superblock.uuid)
+    files.load(root.history_files)
+    return files
+
+
+def load_state(disk: Disk, superblock: Superblock, root: Root, files: HistoryFiles) -> PoolState:
     """Return the state that the root describes, references not yet counted."""
     page_top = int(root.pages.max(initial=0)) + 1
     state = PoolState(superblock.track_count, superblock.track_size_bytes, page_top)
@@ -152,7 +166,7 @@ def load_state(disk: Disk, superblock: Superblock, root: Root) -> PoolState:
     state.arena.load(root.pages, counts[root.pages])
     state.documents.update(root.documents)
     state.sessions.update(root.sessions)
-    _load_histories(state, root)
+    _load_histories(state, root, files)
     for number in root.unfinished:
         state.delete_volume(number)
     state.volume_number_next = root.volume_number_next
@@ -164,7 +178,7 @@ def load_state(disk: Disk, superblock: Superblock, root: Root) -> PoolState:
     return state
 
 
-def _load_histories(state: PoolState, root: Root) -> None:
+def _load_histories(state: PoolState, root: Root, files: HistoryFiles) -> None:
     for kept in root.histories:
         history = History(kept.first_ns)
         history.through_ns, history.rewound_ns = kept.through_ns, kept.rewound_ns
@@ -172,9 +186,20 @@ def _load_histories(state: PoolState, root: Root) -> None:
             if stay.base not in state.volumes:
                 raise root_damaged(0, f"session {kept.session} has a history without its base {stay.base}")
             history.join(stay)
-        history.entries.add(kept.entries)
+        _load_entries(history.entries, kept.entries, files)
         state.histories[kept.session] = history
-    state.given_up.add(root.given_up)
+    _load_entries(state.given_up, root.given_up, files)
+
+
+def _load_entries(entries: KeptEntries, items: RootEntries, files: HistoryFiles) -> None:
+    for item in items:
+        if isinstance(item, Chunk):
+            entries.add(item)
+        elif item.file in files.known:
+            file = files.known[item.file]
+            entries.extend([file.piece(place) for place in range(item.first, item.first + item.piece_count)])
+        else:
+            raise root_damaged(0, f"a history is in file {item.file}, which the root does not name")
 
 
 def _load_pages(file: File, root: Root, state: PoolState) -> None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,18 @@ class RootVolume:
     pages: NDArray[np.uint32]
 
 
+class PieceRun(NamedTuple):
+    """Pieces of a file of history: `piece_count` from the place `first` on."""
+
+    file: int
+    first: int
+    piece_count: int
+
+
+RootEntries = list[Chunk | PieceRun]
+"""Kept entries in order: sealed ones by their places, the others as they are."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RootHistory:
     """A history (see `History`): its stays, and its entries in order."""
@@ -56,7 +68,7 @@ class RootHistory:
     through_ns: int
     rewound_ns: int | None
     volumes: list[KeptVolume]
-    entries: Chunk
+    entries: RootEntries
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +83,7 @@ class Root:
         sessions: committed and staged per session; their chunks are not changed.
         histories: what is kept of sessions.
         given_up: entries that were kept and whose tracks are still to be dropped.
+        history_files: number and checksum of each file of history that is named.
         unfinished: numbers of hidden volumes that were to become an image, and are dropped when this is read.
     """
 
@@ -85,8 +98,9 @@ class Root:
     documents: Mapping[str, bytes]
     sessions: Mapping[int, SessionStage]
     histories: list[RootHistory]
-    given_up: Chunk
+    given_up: RootEntries
     unfinished: list[int]
+    history_files: list[tuple[int, int]]
 
 
 def encode_root(root: Root, uuid: bytes) -> bytes:
@@ -110,9 +124,9 @@ def encode_root(root: Root, uuid: bytes) -> bytes:
     for history in root.histories:
         volumes_kept = [[stay.number, stay.base, stay.from_ns, stay.until_ns] for stay in history.volumes]
         times = [history.session, history.first_ns, history.through_ns, history.rewound_ns]
-        histories.append([*times, volumes_kept, *_counts(history.entries)])
-        arrays += _chunk_bytes(history.entries)
-    arrays += _chunk_bytes(root.given_up)
+        histories.append([*times, volumes_kept, _entries_text(history.entries)])
+        arrays += _entries_bytes(history.entries)
+    arrays += _entries_bytes(root.given_up)
     arrays += root.documents.values()
     text = json.dumps(
         {
@@ -124,7 +138,8 @@ def encode_root(root: Root, uuid: bytes) -> bytes:
             "page_count": len(root.pages),
             "sessions": sessions,
             "histories": histories,
-            "given_up": _counts(root.given_up),
+            "given_up": _entries_text(root.given_up),
+            "history_files": root.history_files,
             "unfinished": root.unfinished,
             "documents": [[key, len(value)] for key, value in root.documents.items()],
         },
@@ -174,11 +189,16 @@ class _Decoder:
         }
         histories = [
             RootHistory(
-                session, first, through, rewound, [KeptVolume(*stay) for stay in stays], self._chunk(*counts)
+                session,
+                first,
+                through,
+                rewound,
+                [KeptVolume(*stay) for stay in stays],
+                self._entries(entries),
             )
-            for session, first, through, rewound, stays, *counts in text["histories"]
+            for session, first, through, rewound, stays, entries in text["histories"]
         ]
-        given_up = self._chunk(*text["given_up"])
+        given_up = self._entries(text["given_up"])
         documents = {key: self._take(length) for key, length in text["documents"]}
         return Root(
             text["generation"],
@@ -194,6 +214,7 @@ class _Decoder:
             histories,
             given_up,
             text["unfinished"],
+            [(number, checksum) for number, checksum in text["history_files"]],
         )
 
     def _session(self, committed_through_ns: int, sources: list[list[int]]) -> SessionStage:
@@ -202,6 +223,9 @@ class _Decoder:
             stage.sources[source] = SourceStage()
             stage.add(source, through_ns, self._chunk(record_count, physical_count))
         return stage
+
+    def _entries(self, items: list[list[int]]) -> RootEntries:
+        return [PieceRun(*item) if item[0] else self._chunk(*item[1:]) for item in items]
 
     def _chunk(self, record_count: int, physical_count: int) -> Chunk:
         return Chunk(self._array(RECORD_DTYPE, record_count), self._u4(physical_count))
@@ -238,12 +262,17 @@ def root_damaged(offset: int, what: str) -> DamagedError:
     )
 
 
-def _counts(chunk: Chunk) -> list[int]:
-    return [len(chunk.records), len(chunk.physicals)]
+def _entries_text(entries: RootEntries) -> list[list[int]]:
+    """Return [file, first piece, pieces] or [0, records, tracks] for each item."""
+    return [
+        list(item) if isinstance(item, PieceRun) else [0, len(item.records), len(item.physicals)]
+        for item in entries
+    ]
 
 
-def _chunk_bytes(chunk: Chunk) -> list[bytes]:
-    return [_bytes(chunk.records), _bytes(chunk.physicals)]
+def _entries_bytes(entries: RootEntries) -> list[bytes]:
+    chunks = [item for item in entries if isinstance(item, Chunk)]
+    return [_bytes(array) for chunk in chunks for array in (chunk.records, chunk.physicals)]
 
 
 def _bytes(array: NDArray[Any]) -> bytes:
