@@ -332,8 +332,10 @@ class DatabaseLoad:
             self._mounts.close()
             self._was_lost = True
 
-    def primaries_lost(self, lost: tuple[ControllerProcess, ...]) -> None:  # noqa: ARG002  # either one is fatal to it
-        """Its disks are gone: the server dies too, also in the middle of its start."""
+    def primaries_lost(self, lost: tuple[ControllerProcess, ...]) -> None:
+        """If one of its disks is gone the server dies too, also in the middle of its start."""
+        if not set(self._owners) & set(lost):
+            return
         self._cluster.kill()
         if self._bench is not None:
             self._end_clients()

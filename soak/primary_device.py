@@ -90,6 +90,7 @@ _LOST: Final = (
     *_TOLD,
     r"pool turned read-only",
     r"pool was not left in order",
+    r"the pool is read-only.*the capture core could not do its work",
     r"change marks are not trusted",
     r"SUSPENDED.*a write failed and the track cannot be read.*(session|capture) changed",
 )
