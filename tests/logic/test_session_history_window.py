@@ -24,6 +24,7 @@ from isochrone.session.history_window import (
     open_gaps,
     release_for_space_ns,
     release_for_time_ns,
+    uncovered,
 )
 from support.cores import new_document
 
@@ -82,6 +83,25 @@ def test_gaps_that_overlap_are_one_and_an_open_one_swallows_what_follows() -> No
     assert joined(closed, [Gap(15, 35)]) == (Gap(10, 40),)
     assert joined(closed, [Gap(35, None), Gap(50, None)]) == (Gap(10, 20), Gap(30, None))
     assert joined(closed, []) == (Gap(10, 20), Gap(30, 40))
+
+
+@pytest.mark.parametrize(
+    ("stays", "gaps"),
+    [
+        ([(10, None)], []),
+        ([(10, 20)], [Gap(20, None)]),
+        ([(10, 20), (30, None)], [Gap(20, 30)]),
+        ([(10, 40), (20, 30), (35, None)], []),
+        ([(10, 40), (20, 30)], [Gap(40, None)]),
+        ([(10, 20), (20, 30), (50, 60), (70, None)], [Gap(30, 50), Gap(60, 70)]),
+        ([(10, None), (5, 20)], []),
+        ([], []),
+    ],
+)
+def test_while_no_volume_was_kept_there_is_a_gap(
+    stays: list[tuple[int, int | None]], gaps: list[Gap]
+) -> None:
+    assert uncovered(stays) == gaps
 
 
 def test_a_hold_and_a_pair_that_is_behind_are_open_gaps() -> None:

@@ -33,6 +33,7 @@ from isochrone.session.history_window import (
     open_gaps,
     release_for_space_ns,
     release_for_time_ns,
+    uncovered,
 )
 from isochrone.store.history import HistoryStats
 
@@ -80,8 +81,12 @@ class History:
                 stats is not None
             ):  # a session that went back has what it left, until something else is committed
                 through_ns = max(through_ns, stats.through_ns, core.document.rewound_from_ns)
-        gaps = joined(self.document.gaps, open_gaps(core.document, through_ns))
-        return Reach(stats.first_ns if stats else None, through_ns, gaps)
+        opened = open_gaps(core.document, through_ns)
+        if stats is None:
+            return Reach(None, through_ns, joined(self.document.gaps, opened))
+        opened += uncovered((stay.from_ns, stay.until_ns) for stay in stats.volumes)
+        first_ns = max(stats.first_ns, min((stay.from_ns for stay in stats.volumes), default=stats.first_ns))
+        return Reach(first_ns, through_ns, joined(self.document.gaps, opened))
 
     # Keeping and giving up
 

@@ -90,6 +90,26 @@ def open_gaps(document: SessionDocument, consistency_ns: int) -> list[Gap]:
     return gaps
 
 
+def uncovered(stays: Iterable[tuple[int, int | None]]) -> list[Gap]:
+    """Return the times at which no volume was kept at all, between stays and behind the last of them.
+
+    Args:
+        stays: when each began and ended, None while it lasts.
+    """
+    gaps: list[Gap] = []
+    covered_ns = 0
+    for from_ns, until_ns in sorted(stays, key=lambda stay: stay[0]):
+        if gaps and gaps[-1].to_ns is None:
+            gaps[-1] = Gap(covered_ns, from_ns)
+            if from_ns <= covered_ns:
+                gaps.pop()
+        if until_ns is None:
+            return gaps
+        covered_ns = max(covered_ns, until_ns)
+        gaps.append(Gap(covered_ns, None))
+    return gaps
+
+
 def joined(closed: Iterable[GapDocument], opened: Iterable[Gap]) -> tuple[Gap, ...]:
     """Return all gaps ascending and apart; what comes after one that is open is part of it."""
     gaps: list[Gap] = []
