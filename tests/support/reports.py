@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from typing import Final
+
+from rich.console import Console, RenderableType
 
 from isochrone.model.choices import ComparePolicy, Compression, MarkPolicy, OverflowPolicy
 from isochrone.model.states import PairState, SessionState
@@ -192,3 +195,10 @@ EMPTY: Final = StatusReport(
     sessions=(),
     captures=(),
 )
+
+
+def rendered(view: RenderableType) -> str:
+    """What a wide terminal shows of a view."""
+    stream = io.StringIO()
+    Console(file=stream, width=240).print(view)
+    return stream.getvalue()
