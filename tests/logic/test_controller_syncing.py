@@ -36,6 +36,11 @@ class FakePool:
         self.call_may_end.set()
         self.error: OSError | None = None
         self.call_count = 0
+        self.reclaimed = threading.Event()
+
+    def reclaim(self) -> bool:
+        self.reclaimed.set()
+        return False
 
     def _datasync(self) -> None:
         self.call_count += 1
@@ -200,6 +205,15 @@ def test_the_background_does_what_is_due_though_nobody_flushes(due: str) -> None
         pool.pending_free_count = int(due == "freed tracks")
         syncer.start_background()
         await wait_for(pool.call_begun)
+
+    run(scenario)
+
+
+def test_the_background_reclaims_what_was_given_up_though_nothing_is_due() -> None:
+    async def scenario(pool: FakePool, syncer: Syncer) -> None:
+        syncer.start_background()
+        await wait_for(pool.reclaimed)
+        assert pool.call_count == 0
 
     run(scenario)
 

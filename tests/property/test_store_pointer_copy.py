@@ -6,6 +6,7 @@ After each step all references are counted anew and compared.
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -13,19 +14,25 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 
-from isochrone.store import pointer_copy
+from isochrone.store import doomed_pages, pointer_copy
 from isochrone.store.allocator import Allocator
 from isochrone.store.arena import Arena
+from isochrone.store.doomed_pages import RECLAIM_PAGE_COUNT_MAX
 from isochrone.store.pointer_copy import repeats_after
 from isochrone.store.tables import TrackTables
 from support.pointers import COUNTS, Pointers, draw_extents, step
 
 
 def walk(data: DataObject) -> None:
+    """Some steps, each checked; what is given up is reclaimed at once, or bit by bit and late."""
     pointers = Pointers()
     pointers.write(1, 0, data.draw(COUNTS, "first write"))
-    for _ in range(data.draw(st.integers(1, 12), "steps")):
-        step(data, pointers)
+    at_once = data.draw(st.sampled_from([RECLAIM_PAGE_COUNT_MAX, 1]), "reclaimed at once")
+    with patch.object(doomed_pages, "RECLAIM_PAGE_COUNT_MAX", at_once):
+        for _ in range(data.draw(st.integers(1, 12), "steps")):
+            step(data, pointers)
+            if data.draw(st.booleans(), "check"):
+                pointers.check()
         pointers.check()
 
 

@@ -51,6 +51,7 @@ def space_walk(data: DataObject) -> None:
     used = pointers.state.allocator.used_count
     for number in numbers:
         pointers.delete(number)
+    pointers.reclaim()
     given_back = (used - pointers.state.allocator.used_count) * TRACK
     assert told == VolumeSpace(
         len(mine) * TRACK, given_back, len(set(mine) & pointers.references().keys()) * TRACK

@@ -37,7 +37,10 @@ class Pointers:
         tracks = np.arange(first, first + count)
         self.give_pending_back()
         if self.state.allocator.free_count < count:
-            return
+            self.reclaim()
+            self.give_pending_back()
+            if self.state.allocator.free_count < count:
+                return
         fresh = self.state.allocator.take(count)
         self.state.tables.assign(self.state.volumes[number], tracks, fresh)
         self.lists[number][first : first + count] = fresh.tolist()
@@ -76,10 +79,16 @@ class Pointers:
         self.state.allocator.release(self.state.allocator.take_pending())
         self.state.arena.release(end)
 
+    def reclaim(self) -> None:
+        while self.state.tables.doomed.reclaim():
+            pass
+
     def check(self) -> None:
         for number, wanted in self.lists.items():
             table = self.state.volumes[number]
             assert self.state.tables.lookup(table, 0, table.track_count).tolist() == wanted
+        assert not verify_state(self.state)
+        self.reclaim()
         assert not verify_state(self.state)
         owned = {p for p, n in self.references().items() if n == 1}
         assert self.state.allocator.used_count == len(self.references())

@@ -24,7 +24,8 @@ from isochrone.model.errors import PoolFullError, PoolReadOnlyError
 BACKGROUND_SYNC_INTERVAL_S: Final = 1.0
 """Freed tracks become reusable within about this time, also when no client ever flushes."""
 BACKGROUND_LOOK_INTERVAL_S: Final = 0.1
-"""How soon a due checkpoint is noticed when no client ever flushes."""
+"""How soon a due checkpoint is noticed when no client ever flushes, and how often a bit of what was given up is
+reclaimed."""
 CHECKPOINT_RETRY_INTERVAL_S: Final = 5.0
 """How often a checkpoint that waits for room is tried."""
 
@@ -69,6 +70,9 @@ class SyncedPool(Protocol):
     def read_only_reason(self) -> str | None:
         """Why the pool takes no more writes."""
 
+    def reclaim(self) -> bool:
+        """Bring a bit of what was given up nearer to being free."""
+
     def sync(self) -> Steps:
         """Make durable what was written so far."""
 
@@ -98,7 +102,7 @@ class Syncer:
         """Syncs begun."""
 
     def start_background(self) -> None:
-        """Begin to bring freed tracks back and to write due checkpoints, whether or not anybody flushes."""
+        """Begin to bring tracks back that were given up, and to write due checkpoints, whether or not anybody flushes."""
         self._background = asyncio.create_task(self._sync_now_and_then(), name="background sync")
 
     async def flush(self) -> None:
@@ -195,6 +199,7 @@ class Syncer:
         synced_at_s, synced_count = loop.time(), self.sync_count
         while self._pool.read_only_reason is None:
             await asyncio.sleep(BACKGROUND_LOOK_INTERVAL_S)
+            self._pool.reclaim()
             if self.sync_count != synced_count:
                 synced_at_s, synced_count = loop.time(), self.sync_count
             is_late = loop.time() - synced_at_s >= BACKGROUND_SYNC_INTERVAL_S

@@ -93,9 +93,9 @@ class Arena:
         np.add.at(self.counts, numbers[numbers != 0], _ONE)
 
     def drop(self, numbers: NDArray[np.uint32], *, hold: bool) -> NDArray[np.uint32]:
-        """Count one pointer less at each of `numbers` (not 0, may repeat), and return those that this freed.
+        """Count one pointer less at each of `numbers` (not 0, may repeat), and return those that nothing points at now.
 
-        Their entries stay readable till reuse. With `hold` those with one pointer left are held.
+        They stay as they are until `reuse`. With `hold` those with one pointer left are held.
         """
         distinct, times = np.unique(numbers, return_counts=True)
         counts = self.counts[distinct] - times.astype(np.uint16)
@@ -103,11 +103,14 @@ class Arena:
         gone: NDArray[np.uint32] = distinct[references == 0]
         counts[references == 0] = 0
         self.counts[distinct] = counts
-        self._free += gone.tolist()
         self.live_count -= len(gone)
         if hold:
             self._holds.hold(self.counts, distinct[references == 1])
         return gone
+
+    def reuse(self, numbers: NDArray[np.uint32]) -> None:
+        """Nobody looks at these pages, which `drop` returned, any more."""
+        self._free += numbers.tolist()
 
     def drop_one(self, number: int) -> bool:
         """Do the same for one page that is not held afterwards: what it shares counts more than once. True: it is free."""

@@ -136,8 +136,10 @@ class PoolCopies:
         """Return what a volume takes, exactly, or several together: deleting these gives back `exclusive_bytes`.
 
         In one step: about 2 ms for each GiB in table pages that no other volume shares, at 4 KiB tracks; less than 1 ms for
-        what is shared. Raises NotFoundError.
+        what is shared; and all of what is to be reclaimed is. Raises NotFoundError.
         """
+        while self.reclaim():
+            pass
         steps = self.space_steps(volumes)
         while True:
             try:
@@ -149,16 +151,31 @@ class PoolCopies:
     def space_steps(self, volumes: str | int | Sequence[str | int]) -> SpaceSteps:
         """Do the same in steps of a few milliseconds, between which the pool may go on; the result says if it did.
 
-        Then it is true but for what was changed meanwhile. A volume that is deleted meanwhile counts as it was.
+        Then, or while there is something to reclaim, it is true but for that. A volume that is deleted meanwhile counts as
+        it was.
         """
         names = [volumes] if isinstance(volumes, str | int) else volumes
         tables = {table.number: table for table in map(self._table, names)}
         return self._space_steps(list(tables.values()))
 
+    def reclaim(self) -> bool:
+        """Make some of what was given up free after the next sync, a few milliseconds of it; False when there was nothing.
+
+        Big volumes and copies that are given up (more than RECLAIM_PAGE_COUNT_MAX table pages that nobody shares) still
+        count as used. The owner of the pool calls this now and then; whoever needs the room does so at once.
+        """
+        return self._state.tables.doomed.reclaim()
+
+    @property
+    def reclaiming_page_count(self) -> int:
+        """Table pages that were given up, of 1,024 tracks at the most, for `reclaim`."""
+        return self._state.tables.doomed.page_count
+
     def _space_steps(self, tables: list[VolumeTable]) -> SpaceSteps:
         place = self._log.place
         space = yield from space_steps(self._state, tables)
-        return space if self._log.place == place else replace(space, is_exact=False)
+        is_exact = self._log.place == place and not self.reclaiming_page_count
+        return space if is_exact else replace(space, is_exact=False)
 
     def _table(self, volume: str | int) -> VolumeTable:
         return self._state.volumes[self._volumes.volume(volume).number]

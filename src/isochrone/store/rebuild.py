@@ -28,7 +28,7 @@ def rebuild(tables: TrackTables, volumes: Sequence[VolumeTable], held: Iterable[
         mapped = mapped_of_page[used.numbers]
         empty = used.indexes[mapped == 0]
         if len(empty):
-            arena.drop(table.pages[empty], hold=False)
+            arena.reuse(arena.drop(table.pages[empty], hold=False))
             table.pages[empty] = 0
             table.used_pages = None
         table.mapped_track_count = int(mapped.sum(dtype=np.int64))
@@ -48,12 +48,13 @@ def count_mapped(arena: Arena) -> NDArray[np.uint16]:
 
 
 def count_references(tables: TrackTables, held: Iterable[TrackNumbers]) -> NDArray[np.uint16]:
-    """Return how often live pages, and entries that are staged or kept, hold each track: shape (track_count + 1,)."""
+    """Return how often pages, live or doomed, and entries that are `held` hold each track: shape (track_count + 1,)."""
     counts = np.zeros(tables.allocator.track_count + 1, np.uint16)
-    live = np.flatnonzero(tables.arena.live())
-    for start in range(0, len(live), _PIECE_PAGE_COUNT):
-        entries = tables.arena.pages(live[start : start + _PIECE_PAGE_COUNT]).ravel()
-        np.add.at(counts, entries, _ONE)
+    live: NDArray[np.integer] = np.flatnonzero(tables.arena.live())
+    for pages in (live, *tables.doomed.pages()):
+        for start in range(0, len(pages), _PIECE_PAGE_COUNT):
+            entries = tables.arena.pages(pages[start : start + _PIECE_PAGE_COUNT]).ravel()
+            np.add.at(counts, entries, _ONE)
     for tracks in held:
         np.add.at(counts, tracks, _ONE)
     counts[0] = 0

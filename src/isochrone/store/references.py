@@ -20,6 +20,8 @@ def check_references(state: PoolState, more: Callable[[], int]) -> None:
     """Raise BusyError when one track could be referred to too often after the bounds have grown by `more()` together."""
     if _highest(state) + more() <= REFERENCE_COUNT_MAX:
         return
+    while state.tables.doomed.reclaim():
+        pass
     for table in state.volumes.values():
         if table.repeat_count_max > 1:
             table.repeat_count_max = count_repeats(state.tables, table)
@@ -33,4 +35,5 @@ def check_references(state: PoolState, more: Callable[[], int]) -> None:
 
 
 def _highest(state: PoolState) -> int:
-    return sum(table.repeat_count_max for table in state.volumes.values()) + STAGED_REFERENCE_COUNT
+    repeats = sum(table.repeat_count_max for table in state.volumes.values())
+    return repeats + state.tables.doomed.repeat_count + STAGED_REFERENCE_COUNT

@@ -52,9 +52,9 @@ class Room:
             )
 
     def make(self, track_count: int) -> bool:
-        """Give history up until so many tracks are free, or will be after a sync; see `Pool.make_room`."""
+        """Make so many tracks free, or free after a sync: what was given up first, then history; see `Pool.make_room`."""
         allocator = self._allocator
         while track_count > allocator.free_count + allocator.pending_count:
-            if not self._give_up_history():
+            if not self._state.tables.doomed.reclaim() and not self._give_up_history():
                 return False
         return True

@@ -36,7 +36,7 @@ class VolumeSpace:
         mapped_bytes: tracks that read as data, counted for each volume.
         exclusive_bytes: what deleting them, and nothing else, gives back.
         shared_bytes: tracks that others refer to as well: other volumes, staged entries, histories.
-        is_exact: nothing was changed in the pool between the steps. Otherwise it is true but for what was.
+        is_exact: nothing was changed in the pool between the steps, nor is to be reclaimed. Else it is true but for that.
     """
 
     mapped_bytes: int

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from isochrone.model.volume_kind import VolumeKind
 from isochrone.store.allocator import Allocator, TrackNumbers
 from isochrone.store.arena import PAGE_ENTRY_COUNT, PAGE_MASK, PAGE_SHIFT, Arena
+from isochrone.store.doomed_pages import DoomedPages
 
 _PIECE_PAGE_COUNT: Final = 1024
 _RUN_ENTRY_COUNT: Final = 1 << 16
@@ -111,6 +112,7 @@ class TrackTables:
     def __init__(self, arena: Arena, allocator: Allocator) -> None:
         self.arena = arena
         self.allocator = allocator
+        self.doomed = DoomedPages(arena, allocator)
         self.accounting = True
 
     def lookup(self, table: VolumeTable, first: int, count: int) -> TrackNumbers:
@@ -277,15 +279,14 @@ class TrackTables:
 
     def give_up(self, table: VolumeTable, numbers: NDArray[np.uint32]) -> None:
         """A volume points at pages `numbers` (may repeat) once less each; what nothing points at any more is freed."""
-        for start in range(0, len(numbers), _PIECE_PAGE_COUNT):
-            piece = numbers[start : start + _PIECE_PAGE_COUNT]
-            self.free_pages(table, self.arena.drop(piece, hold=self.accounting))
+        self.free_pages(table, self.arena.drop(numbers, hold=self.accounting))
 
     def free_pages(self, table: VolumeTable, gone: NDArray[np.uint32]) -> None:
-        """Pages of a table were freed: drop what they refer to."""
-        if len(gone) and self.accounting:
-            entries = self.arena.pages(gone).ravel()
-            self.drop_of(table, entries[entries != 0])
+        """Nothing points at pages of a table any more: drop what they refer to, now or later."""
+        if self.accounting:
+            self.doomed.add(gone, table.repeat_count_max)
+        else:
+            self.arena.reuse(gone)
 
     def drop(self, tracks: TrackNumbers) -> int:
         """Count one reference less to each of `tracks` (distinct); return how many nothing refers to any
