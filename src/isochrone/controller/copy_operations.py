@@ -103,7 +103,7 @@ class ControllerCopies:
         hold_ms = self.take(copy)
         await self._flush()
         _log.info("copy created", copy=name, volumes=len(copy.members), hold_ms=hold_ms)
-        return await self._reporter.copy(copy, hold_ms=hold_ms)
+        return await self._reporter.copy(copy, together=False, hold_ms=hold_ms)
 
     async def run_schedule(self, name: str, volumes: tuple[str, ...], copy_name: str) -> None:
         """Make the copy of a schedule, and remember its run with it; durable when it returns. Raises IsochroneError."""
