@@ -143,10 +143,10 @@ class History:
         self._numbers = np.array([number for number, _ in pairs], np.uint32)
         self._bases = np.array([base for _, base in pairs], np.uint32)
 
-    def part_of(self, chunk: Chunk) -> Chunk | None:
-        """Return what of a chunk is to be kept, for the bases instead of the volumes; None when nothing is.
+    def part_of(self, chunk: Chunk) -> tuple[Chunk, NDArray[np.uint32]] | None:
+        """Return what of a chunk is to be kept, and the base of each of its records; None when nothing is.
 
-        The records are a copy, the tracks may be those of `chunk`.
+        It may be `chunk` itself.
         """
         if not len(self._numbers) or not len(chunk.records):
             return None
@@ -155,13 +155,8 @@ class History:
         places[places == len(self._numbers)] = 0
         mine = self._numbers[places] == numbers
         if mine.all():
-            kept = Chunk(chunk.records.copy(), chunk.physicals)
-        elif mine.any():
-            kept, places = pick(chunk, mine), places[mine]
-        else:
-            return None
-        kept.records["volume"] = self._bases[places]
-        return kept
+            return chunk, self._bases[places]
+        return (pick(chunk, mine), self._bases[places[mine]]) if mine.any() else None
 
 
 def redirected(chunk: Chunk, targets: Mapping[int, int]) -> Chunk:

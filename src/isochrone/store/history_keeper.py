@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isochrone.model.errors import ConflictError, NotFoundError, PoolFullError, RefusedError
+from isochrone.model.records import RecordArray
 from isochrone.model.volume_kind import VolumeKind
+from isochrone.store.arena import PAGE_SHIFT
 from isochrone.store.documents import Documents
 from isochrone.store.history import History, HistoryStats, KeptVolume
 from isochrone.store.history_changes import (
@@ -44,8 +46,8 @@ from isochrone.store.tables import VolumeTable
 from isochrone.store.volume import Volume, VolumeParts
 from isochrone.store.volume_set import VolumeSet, check_writable
 
-HISTORY_STEP_RECORD_COUNT_MAX: Final = 1 << 16
-"""Records that one step gives up, but for more of one time."""
+HISTORY_STEP_RECORD_COUNT_MAX: Final = 1 << 15
+"""Records that one step gives up, but for more of one time: about 15 ms."""
 HISTORY_GIVE_UP_PART: Final = 8
 """When the pool is full, a step gives up at most this part of a history, so that no small need costs all of it."""
 HISTORY_ENTRY_BYTES: Final = 24
@@ -327,8 +329,24 @@ class HistoryKeeper:
         """Return at most how many table pages linking up to a time into the bases makes."""
         pages: set[int] = set()
         for chunk in history.entries.through(through_ns):
-            pages.update(self._stager.pages_to_create(chunk.records).tolist())
+            if self._may_create_pages(chunk.records):
+                pages.update(self._stager.pages_to_create(chunk.records).tolist())
         return len(pages)
+
+    def _may_create_pages(self, records: RecordArray) -> bool:
+        """Whether linking may need pages: quickly, as a rule no."""
+        counts = self._state.arena.counts
+        bases = np.unique(records["volume"]).tolist()
+        for base in bases:
+            mine = records if len(bases) == 1 else records[records["volume"] == base]
+            table = self._state.volumes.get(base)
+            first = mine["track"] >> PAGE_SHIFT
+            last = (mine["track"] + mine["track_count"] - 1) >> PAGE_SHIFT
+            if table is None or int((last - first).max()) > 1:
+                return True
+            if (counts[table.pages[first]] != 1).any() or (counts[table.pages[last]] != 1).any():
+                return True
+        return False
 
     def _changed_since(
         self, history: History, at_ns: int, images: Mapping[int, VolumeTable]

@@ -18,19 +18,21 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from isochrone.model.records import RecordArray
+from isochrone.model.records import RECORD_DTYPE, RecordArray
 from isochrone.store.allocator import TrackNumbers
 from isochrone.store.staging import Chunk, data_track_counts
 
-PIECE_ENTRY_COUNT_MAX: Final = 1 << 16
+PIECE_ENTRY_COUNT_MAX: Final = 1 << 15
 """A piece takes more entries until it has this many, or this many records; a single record may have more."""
-_BUFFER_COUNT_MIN: Final = 256
+_BUFFER_COUNT_MIN: Final = 768
+"""Items that a buffer begins with: words of records, of which each has three, or tracks."""
 
 
 def pick(chunk: Chunk, mask: NDArray[np.bool_]) -> Chunk:
     """Return the records of `chunk` in `mask` (shape (records,)) with their tracks, in order."""
     physicals = np.repeat(mask, data_track_counts(chunk.records))
-    return Chunk(chunk.records[mask], chunk.physicals[physicals])
+    words = _words(chunk.records).reshape(-1, 3)[mask]
+    return Chunk(words.reshape(-1).view(RECORD_DTYPE), chunk.physicals[physicals])
 
 
 class SealedPlace(Protocol):
@@ -112,10 +114,10 @@ class Piece:
         track_end = self.track_count + len(chunk.physicals)
         if record_end > len(content.records) or track_end > len(content.physicals):
             content = self._content = Chunk(
-                _grown(content.records, self.record_count, record_end),
+                _grown(_words(content.records), 3 * self.record_count, 3 * record_end).view(RECORD_DTYPE),
                 _grown(content.physicals, self.track_count, track_end),
             )
-        content.records[self.record_count : record_end] = chunk.records
+        _words(content.records[self.record_count : record_end])[:] = _words(chunk.records)
         content.physicals[self.track_count : track_end] = chunk.physicals
         oldest_ns, newest_ns = _span(chunk.records)
         self.oldest_ns, self.newest_ns = min(self.oldest_ns, oldest_ns), max(self.newest_ns, newest_ns)
@@ -217,10 +219,15 @@ class KeptEntries:
             self._count(piece.record_count, piece.entry_count, piece.track_count)
 
     def time_of(self, record_count: int) -> int:
-        """Return a time up to which there are at least `record_count` records, as few more as times allow.
+        """Return a time up to which there are about `record_count` records, at least one, not more than times demand.
 
-        There are that many.
+        There are that many. It is the last of the first piece if that has nearly as many and nothing in the next one is as
+        old: whole pieces are not split.
         """
+        first, *others = self.pieces[:2]
+        is_apart = all(other.oldest_ns >= first.newest_ns for other in others)
+        if is_apart and record_count // 2 < first.record_count <= record_count:
+            return first.newest_ns
         found = 0
         times: list[NDArray[np.uint64]] = []
         for piece in self.pieces:
@@ -287,6 +294,11 @@ def _span(records: RecordArray) -> tuple[int, int]:
     return int(times.min()), int(times.max())
 
 
+def _words(records: RecordArray) -> NDArray[np.uint64]:
+    """Return contiguous records as three words each, which numpy copies ten times as fast."""
+    return records.view(np.uint64)
+
+
 def _grown(array: NDArray[Any], used: int, wanted: int) -> NDArray[Any]:
     """Return a longer array that begins with the first `used` items; nobody who looks at the old one is disturbed."""
     if wanted <= len(array):
@@ -294,3 +306,6 @@ def _grown(array: NDArray[Any], used: int, wanted: int) -> NDArray[Any]:
     grown: NDArray[Any] = np.empty(max(_BUFFER_COUNT_MIN, wanted, 2 * used), array.dtype)
     grown[:used] = array[:used]
     return grown
+
+
+assert RECORD_DTYPE.itemsize == 3 * np.dtype(np.uint64).itemsize

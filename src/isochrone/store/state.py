@@ -233,12 +233,16 @@ class PoolState:
 
     def _commit(self, chunk: Chunk, history: History | None) -> Assigned:
         """Link entries; the history, if there is one, keeps its own reference to the tracks that it wants."""
-        kept = history.part_of(chunk) if history is not None else None
-        if history is not None and kept is not None:
-            if self.tables.accounting:
-                self.allocator.share(kept.physicals)
-            history.entries.add(kept)
-        return self.link(chunk)
+        part = history.part_of(chunk) if history is not None else None
+        if history is None or part is None:
+            return self.link(chunk)
+        kept, bases = part
+        if self.tables.accounting:
+            self.allocator.share(kept.physicals)
+        done = self.link(chunk)
+        kept.records["volume"] = bases  # nobody else has this chunk, which was joined for the commit
+        history.entries.add(kept)
+        return done
 
     def _history_for(self, session: int, through_ns: int) -> History | None:
         """Return a session's history, if there is one, ready for a commit: what it went back behind is gone."""
