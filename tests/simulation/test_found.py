@@ -21,6 +21,7 @@ FOUND = {
     80128: "two replacements of one pair brought the first one's volume back",
     2000975: "the world was impatient with a side file of 40 tracks on a slow link",
     2001139: "a pair could be suspended in the middle of a planned switchover",
+    2102098: "the world took trims of what was zeros already for records that a power loss must not undo",
     2001711: "what counted as staged went back with a restart when the device had taken none of the records before it",
     2001988: "two batches at once were too much for a side file of 40 tracks, again and again",
     1001252: "on a slow link a burst of images took 11 s, and the copier then rested for 10 s",

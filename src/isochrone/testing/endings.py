@@ -12,6 +12,7 @@ from isochrone.session.explain import blocked_on, pair_state
 from isochrone.session.session import Session
 from isochrone.testing.application import volume_key
 from isochrone.testing.events import MILLISECOND_NS, SECOND_NS
+from isochrone.testing.history import ZERO_TOKEN
 from isochrone.testing.oracle import OracleError
 from isochrone.testing.properties import check_cleared
 from isochrone.testing.sim_primary import PrimaryNode
@@ -148,11 +149,15 @@ class Endings:
             return
         recovered_ns = self._check_recovered()
         volumes = self._paired_volumes()
-        # Time alone may go back a little: while nothing is written, it is made durable only now and then.
+        # Time alone may go back a little: while nothing is written, it is made durable only now and then. Zeros over zeros
+        # are no record.
+        held = self.world.history.state_at(recovered_ns)
         gone = [
             str(w)
             for w in self.world.history.stamped()
-            if recovered_ns < (w.time_ns or 0) <= seen_ns and w.volume in volumes
+            if recovered_ns < (w.time_ns or 0) <= seen_ns
+            and w.volume in volumes
+            and any(w.token_at(place) != held.get(place, ZERO_TOKEN) for place in w.places)
         ]
         if gone:
             raise OracleError(f"recovery to {recovered_ns} lost what was committed at {seen_ns}:", gone)
