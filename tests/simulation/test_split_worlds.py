@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from isochrone.capture.fencing import Fencing
+from isochrone.capture.own_marks import OwnMarks
 from isochrone.link.messages import Marked
 from isochrone.model.errors import IsochroneError
 from isochrone.session.split import Split
@@ -32,7 +33,7 @@ def test_a_split_is_mended_as_the_operator_said_in_worlds_from(first: int) -> No
 
 def test_the_worlds_give_in_at_either_side_and_go_back_in_the_middle() -> None:
     met = {word for seed in range(30) for word in run_split_world(seed)}
-    assert met == {"primary", "secondary", "back"}
+    assert met == {"primary", "secondary", "back", "rewound"}
 
 
 def marks_of_the_side_that_gives_in_not_sent(patch: Patch) -> None:
@@ -45,9 +46,15 @@ def marks_of_the_side_that_gives_in_not_taken(patch: Patch) -> None:
     patch.setattr(Fencing, "handle_marks", lambda _self, stream, _marks: stream.send(Marked()))
 
 
+def what_changed_since_a_rewind_is_not_marked(patch: Patch) -> None:
+    """What was hardened after the instant that was gone back to has no marks at either side."""
+    patch.setattr(OwnMarks, "mark", lambda _self, _session, _tracks: None)
+
+
 @pytest.mark.parametrize(
     "breakage",
     [
+        what_changed_since_a_rewind_is_not_marked,
         marks_of_the_side_that_gives_in_not_sent,
         marks_of_the_side_that_gives_in_not_taken,
     ],

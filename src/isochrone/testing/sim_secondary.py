@@ -32,6 +32,7 @@ class SecondaryNode(Node):
     """The session and mover cores of the product on a simulated controller.
 
     Attributes:
+        capture_settings: of the capture core, from the next start on.
         session: the session, once there is one.
         primary: the capture core, which marks what is written to a recovered session's volumes.
         connections: open links by source number.
@@ -51,6 +52,7 @@ class SecondaryNode(Node):
         super().__init__(name, events, rng, disk)
         self.identity = identity
         self.settings = settings
+        self.capture_settings = CaptureSettings()
         self.session: Session | None = None
         self._journal_seen_ns: dict[str, int] = {}
         self._hardened_ns: dict[str, int] = {}
@@ -64,7 +66,7 @@ class SecondaryNode(Node):
         """Restore the session, and go on with a recovery that a crash interrupted."""
         self.session = None
         now_ns = self.events.now_ns
-        self.primary = Primary(self.pool, self.disk, now_ns, CaptureSettings(), now_ns())
+        self.primary = Primary(self.pool, self.disk, now_ns, self.capture_settings, now_ns())
         for key, value in self.pool.documents.items():
             if key.startswith(DOCUMENT_PREFIX):
                 self._open_session(load_document(key, value)).continue_recovery()

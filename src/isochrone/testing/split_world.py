@@ -18,6 +18,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
+from isochrone.capture.settings import CaptureSettings
 from isochrone.model.errors import ConflictError, IsochroneError
 from isochrone.model.states import SessionState
 from isochrone.session.document import PairDocument, SessionDocument, SourceDocument
@@ -29,12 +30,17 @@ from isochrone.testing.network import SimConnection
 from isochrone.testing.oracle import OracleError
 from isochrone.testing.sim_disk import SimDisk, crash_nth
 from isochrone.testing.site_node import SiteNode
+from isochrone.testing.split_recovery import HISTORY_NS_MAX, Recovery
 
 TRACK: Final = 4096
 VOLUME_TRACKS: Final = 48
 VOLUMES: Final = ("v0", "v1")
 SETTLE_NS_MAX: Final = 30 * SECOND_NS
 SESSION_ID: Final = "a" * 32
+FORGETFUL: Final = CaptureSettings(
+    prune_interval_ns=10 * MILLISECOND_NS, discard_interval_ns=20 * MILLISECOND_NS
+)
+"""Where a recovery goes back, primaries forget what is hardened as soon as they may: only marks here know of it then."""
 
 
 class SplitWorld:
@@ -43,11 +49,14 @@ class SplitWorld:
     Attributes:
         faults_on: sites die and links break.
         is_cut: the sites cannot reach each other.
-        discarded: sides that gave in, in order; "back" for a recovery in the middle of a resync.
+        discarded: sides that gave in, in order; "back" for a recovery in the middle of a resync, "rewound" for one to an
+            instant of the history.
     """
 
     def __init__(self, seed: int) -> None:
         self.rng = Random(seed)
+        self._history_rng = Random(seed ^ 0x417)  # so that worlds without a history stay as they are
+        self._history_ns_max = HISTORY_NS_MAX if seed % 2 else 0
         self.events = Events()
         self.faults_on = False
         self.is_cut = False
@@ -67,7 +76,7 @@ class SplitWorld:
             redial_ns_max=50 * MILLISECOND_NS,
             silence_ns_max=300 * MILLISECOND_NS,
         )
-        return SiteNode(
+        site = SiteNode(
             name,
             f"{number + 1:032x}",
             self.events,
@@ -76,6 +85,9 @@ class SplitWorld:
             settings,
             self._dial,
         )
+        if self._history_ns_max:
+            site.capture_settings = FORGETFUL
+        return site
 
     def _dial(self, mover: object, source: int, address: str) -> SimConnection | None:
         assert isinstance(mover, SiteNode)
@@ -261,6 +273,7 @@ class SplitWorld:
                 session_id=SESSION_ID,
                 name="pay",
                 number=1,
+                history_ns_max=self._history_ns_max,
                 sources=(SourceDocument(name="a", address="a"),),
                 pairs=tuple(
                     PairDocument(source=0, primary_volume=name, secondary_volume=name) for name in VOLUMES
@@ -323,14 +336,17 @@ class SplitWorld:
         is_held = self._is_held(mover)
         if not is_held:
             self.written[mover.name] = {}  # nobody has written there yet
+        recovery = Recovery(self._history_rng, may_go_back=not is_held)
         self._retry(
             mover,
-            lambda: mover.session.recover(drain=False, allow_incomplete=False) if mover.session else None,
+            lambda: recovery.ask(mover.session) if mover.session else None,
             lambda: self._state(mover) is SessionState.ENDED,
             "the recovery",
         )
         if is_held:
             self.check_own(mover, "by a recovery in the middle of the resync")
+        if recovery.went_back:
+            self.discarded.append("rewound")
         self.take_down(mover)
 
     def _is_held(self, mover: SiteNode) -> bool:
@@ -378,7 +394,7 @@ class SplitWorld:
                 policy=document.policy,
                 now_ns=self.events.now_ns(),
             )
-            primary.begin(session)
+            primary.begin(session.changed(history_ns_max=self._history_ns_max))
 
         self._retry(primary, turn, lambda: primary.session is not None, "the session in the other direction")
         return primary
