@@ -379,6 +379,10 @@ class SplitWorld:
         self.wait(is_fenced, "the fence")
 
         def turn() -> None:
+            if primary.session is not None:
+                raise ConflictError(
+                    "the session that turned round before has not gone yet"
+                )  # as SessionSet says
             document = primary.primary.streams[SESSION_ID].document
             session = turned_round(
                 session_id=SESSION_ID,
@@ -396,7 +400,12 @@ class SplitWorld:
             )
             primary.begin(session.changed(history_ns_max=self._history_ns_max))
 
-        self._retry(primary, turn, lambda: primary.session is not None, "the session in the other direction")
+        self._retry(
+            primary,
+            turn,
+            lambda: self._state(primary) in (SessionState.ACTIVE, SessionState.SUSPENDED),
+            "the session in the other direction",
+        )
         return primary
 
     def _watch_resync(self, giver: SiteNode, kept: SiteNode) -> None:
