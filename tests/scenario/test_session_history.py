@@ -119,16 +119,20 @@ def test_replication_goes_on_while_images_are_made_and_written(bank: Bank) -> No
 def test_an_image_can_never_be_mistaken_for_the_secondary(bank: Bank) -> None:
     bank.image("--as", "drill")
     with connect(bank.s.nbd_socket, "data~drill") as client:
+        assert "test image drill of session bank at 2" in client.offer.description
         client.write(0, b"x" * BLOCK)
         with pytest.raises(ProcessError, match="exit code 4") as in_use:
             bank.image("--as", "drill", "--discard", "--yes")
     assert "open over NBD" in in_use.value.message
     for refused in (
         ("session", "delete", "bank", "--yes"),
+        ("volume", "delete", "data~drill", "--yes"),
         ("session", "add", "bank", "--pair", "a:other=data~drill"),
     ):
         with pytest.raises(ProcessError):
             bank.s.command(*refused)
+    assert bank.s.get("/v1/volumes/data~drill")["kind"] == "IMAGE"
+    assert "IMAGE" in bank.s.command("volume", "list")
     bank.image("--as", "drill", "--discard", "--yes")
     assert bank.s.command_json("session", "image", "bank", "--list") == []
 
