@@ -269,6 +269,19 @@ def test_a_secondary_can_be_copied_and_not_restored() -> None:
     play(story)
 
 
+def test_a_copy_of_a_secondary_that_is_no_image_yet_says_so() -> None:
+    async def story(world: World) -> None:
+        await world.operations.create_session(session_request("wal"))
+        report = await create(world, "db", "wal", name="mon")
+        assert [(one.source, one.incomplete) for one in report.volumes] == [("db", False), ("wal", True)]
+        told = world.exports.of(world.pool.volumes["wal@mon"]).description
+        assert "while its first copy was running: no image" in told
+        again = await create(world, "wal@mon", name="again")
+        assert again.volumes[0].incomplete
+
+    play(story)
+
+
 def test_a_snapshot_is_never_overwritten() -> None:
     async def story(world: World) -> None:
         await create(world, "db", name="mon")

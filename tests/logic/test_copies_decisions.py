@@ -60,8 +60,12 @@ class Used:
     def __init__(
         self, sessions: dict[str, str] | None = None, clients: dict[str, list[str]] | None = None
     ) -> None:
+        self._incomplete: set[str] = set()
         self._sessions = sessions or {}
         self._clients = clients or {}
+
+    def is_incomplete(self, volume: str) -> bool:
+        return volume in self._incomplete
 
     def session_of(self, volume: str) -> str:
         return self._sessions.get(volume, "")

@@ -152,7 +152,9 @@ class ControllerCopies:
                     f"the copy of {source} would be called {volume}, as is {what}; choose another name with --name",
                     name=volume,
                 )
-            members.append(CopyMember(source=source, volume=volume))
+            parent = self._catalogue.member(source)
+            incomplete = parent.incomplete if parent is not None else self._uses.is_incomplete(source)
+            members.append(CopyMember(source=source, volume=volume, incomplete=incomplete))
         return tuple(members)
 
     def _check_exists(self, volume: str) -> None:

@@ -117,6 +117,7 @@ class CopyReporter:
         return CopyVolumeReport(
             source=member.source,
             volume=member.volume,
+            incomplete=member.incomplete,
             size_bytes=size_bytes,
             mapped_bytes=space.mapped_bytes,
             exclusive_bytes=space.exclusive_bytes,

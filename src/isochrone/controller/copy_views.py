@@ -70,11 +70,12 @@ class CopyViews:
 
     def description(self, volume: Volume) -> str:
         """Return what a copy or image is of, and of when; "" for a volume that is none."""
-        copy = self._catalogue.copy_of(volume.name)
-        if copy is None:
+        copy, member = self._catalogue.copy_of(volume.name), self._catalogue.member(volume.name)
+        if copy is None or member is None:
             return self._describe_image(volume.name)
         what = "writable copy" if copy.writable else "snapshot"
-        return f"{what} of {self._catalogue.source_of(volume.name)}, taken {wall_text(copy.taken_wall_ns)}"
+        hint = ", while its first copy was running: no image" if member.incomplete else ""
+        return f"{what} of {member.source}, taken {wall_text(copy.taken_wall_ns)}{hint}"
 
     def contexts(self, name: str) -> list[str]:
         """Return the metadata contexts of the export `name`."""

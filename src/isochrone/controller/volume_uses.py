@@ -53,6 +53,15 @@ class VolumeUses:
             )
         return ""
 
+    def is_incomplete(self, volume: str) -> bool:
+        """Return whether `volume` is a secondary whose first copy is still running."""
+        return any(
+            pair.secondary_volume == volume and not pair.complete
+            for shell in self._sessions
+            if not shell.session.document.is_over
+            for pair in shell.session.document.pairs
+        )
+
     def clients_of(self, volume: str) -> list[str]:
         """Return the NBD clients that have `volume` open, or read what changed since it."""
         clients = []

@@ -13,6 +13,7 @@ from isochrone.copies.documents import (
     RELATION_PREFIX,
     SCHEDULE_PREFIX,
     CopyDocument,
+    CopyMember,
     RelationDocument,
     ScheduleDocument,
     load,
@@ -64,6 +65,13 @@ class Catalogue:
     def copy_of(self, volume: str) -> CopyDocument | None:
         """Return the copy that `volume` belongs to, None for a volume that is no copy."""
         return self._copy_of.get(volume)
+
+    def member(self, volume: str) -> CopyMember | None:
+        """Return `volume` as its copy has it, None for a volume that is no copy."""
+        copy = self._copy_of.get(volume)
+        if copy is None:
+            return None
+        return next(member for member in copy.members if member.volume == volume)
 
     def source_of(self, volume: str) -> str | None:
         """Return what `volume` was made from, None for a volume that is no copy."""

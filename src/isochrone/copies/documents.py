@@ -27,10 +27,15 @@ class _Document(BaseModel):
 
 
 class CopyMember(_Document):
-    """One volume of a copy set: `volume` was made from `source`."""
+    """One volume of a copy set: `volume` was made from `source`.
+
+    Attributes:
+        incomplete: the source was a secondary whose first copy was still running: what it held is of no instant.
+    """
 
     source: VolumeName
     volume: VolumeName
+    incomplete: bool = False
 
 
 class CopyDocument(_Document):

@@ -24,6 +24,10 @@ class Uses(Protocol):
         """Return as what a session has `volume`, and how to take it out; "" when none does."""
         ...
 
+    def is_incomplete(self, volume: str) -> bool:
+        """Return whether `volume` is a secondary whose first copy is still running."""
+        ...
+
     def clients_of(self, volume: str) -> list[str]:
         """Return the NBD clients that have `volume` open, or read what changed since it."""
         ...

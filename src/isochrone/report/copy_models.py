@@ -12,6 +12,7 @@ class CopyVolumeReport(Report):
 
     Attributes:
         source: what it was made from.
+        incomplete: that was a secondary whose first copy was still running: this is the image of no instant.
         mapped_bytes: space that it shows as data.
         exclusive_bytes: what deleting it by itself would give back now.
         shared_bytes: the rest of what it maps: other volumes hold it too.
@@ -21,6 +22,7 @@ class CopyVolumeReport(Report):
 
     source: str
     volume: str
+    incomplete: bool = False
     size_bytes: int
     mapped_bytes: int
     exclusive_bytes: int

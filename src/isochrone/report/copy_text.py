@@ -94,10 +94,13 @@ def copy_view(copy: CopyReport) -> RenderableType:
         facts.append(("waits to be deleted", Text(copy.waits_because, style=_BAD)))
     table = table_of(("VOLUME", "OF", "SIZE>", "MAPPED>", "EXCLUSIVE>", "SHARED>", "OPEN>", "COPIES OF IT"))
     for volume in copy.volumes:
+        source = Text(volume.source)
+        if volume.incomplete:
+            source.append(" (no image: its first copy was running)", style=_BAD)
         row(
             table,
             volume.volume,
-            volume.source,
+            source,
             format_size(volume.size_bytes),
             format_size(volume.mapped_bytes),
             format_size(volume.exclusive_bytes),
