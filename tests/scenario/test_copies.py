@@ -17,7 +17,7 @@ from support.site import Site, replicate
 MIB = 1 << 20
 BLOCK = 4096
 WAIT_S_MAX = 30.0
-KILLS = 6
+KILLS = 4
 
 
 def write_block(client: NbdClient, number: int, value: int) -> None:
