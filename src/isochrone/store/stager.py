@@ -81,9 +81,18 @@ class Stager:
         ]
         if not chunks:
             return set()
-        records = np.concatenate(chunks)
-        mine = records[np.isin(records["volume"], list(numbers))]
-        return set(_page_keys(mine).tolist()) - self._reserved
+        volumes, tracks, counts = (
+            np.concatenate([records[name] for records in chunks])
+            for name in ("volume", "track", "track_count")
+        )
+        keys: set[int] = set()
+        for number in numbers:
+            mine = volumes == number
+            pages = self._state.volumes[number].pages
+            covered = _covered(tracks[mine].astype(np.int64), counts[mine], len(pages))
+            existing = np.flatnonzero(covered & (pages != 0))  # others are reserved already
+            keys.update(((number << _KEY_PAGE_BITS) | existing).tolist())
+        return keys - self._reserved
 
     def reserve_pages(self, pages: set[int]) -> None:
         """Count pages as ones that linking will create: what they are now is about to be shared."""
@@ -303,6 +312,16 @@ class Stager:
         elif len(self._reserved) > self._reserved_count_max:
             self.recount_pages()
             self._reserved_count_max = max(_RESERVED_COUNT_MIN, 2 * len(self._reserved))
+
+
+def _covered(first: NDArray[np.int64], counts: NDArray[np.uint32], page_count: int) -> NDArray[np.bool_]:
+    """Return which of the first `page_count` pages of a volume are under runs of tracks."""
+    change = np.zeros(page_count + 1, np.int32)
+    last = (first + counts - 1) >> PAGE_SHIFT
+    np.add.at(change, np.minimum(first >> PAGE_SHIFT, page_count), np.int32(1))
+    np.add.at(change, np.minimum(last + 1, page_count), np.int32(-1))
+    covered: NDArray[np.bool_] = np.cumsum(change[:-1]) > 0
+    return covered
 
 
 def _page_keys(records: RecordArray) -> NDArray[np.int64]:
