@@ -31,7 +31,7 @@ _FIGURE_NAMES: Final = {"iops": "IOPS", "latency_us_p50": "p50"}
 FOREIGN_CPU_SHARE_MAX: Final = 0.1
 LAG_MS_P50_MAX: Final = 50.0
 LAG_MS_P99_MAX: Final = 250.0
-PARTS: Final = ("jobs", "marking", "resync")
+PARTS: Final = ("jobs", "marking", "resync", "copies")
 """Of the benchmark; each can be measured by itself."""
 
 Samples = Mapping[tuple[str, str], Sequence[Sample]]

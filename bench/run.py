@@ -19,7 +19,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import marking, resync, servers
+from bench import copies, keeping, marking, reflinks, resync, rewinds, servers
 from bench.changes import Extent
 from bench.jobs import JOBS, Job, Sample, fill
 from bench.measure import measure, measure_lag
@@ -58,11 +58,13 @@ class Plan:
 
     Attributes:
         extent: of the resyncs; a rival is given up after `rival_s_max`.
+        history_entry_count: that images of the past are made from; each takes a track of the pool in memory.
     """
 
     parts: tuple[str, ...]
     extent: Extent
     rival_s_max: float
+    history_entry_count: int
     jobs: tuple[Job, ...]
     server_names: tuple[str, ...]
     repeats: int
@@ -135,7 +137,30 @@ def _measure_resyncs(plan: Plan, folder: Path, console: Console) -> Measured:
     return dataclasses.asdict(found), resync.targets(found)
 
 
-_MEASURES: Final = {"jobs": _measure_jobs, "marking": _measure_marking, "resync": _measure_resyncs}
+def _measure_copies(plan: Plan, folder: Path, console: Console) -> Measured:
+    taken = copies.measure_copies(folder, console)
+    taken.reflink = reflinks.measure_reflink(
+        folder, size_bytes=copies.LARGE_BYTES, mapped_bytes=copies.MAPPED_BYTES
+    )
+    console.print(copies.table(taken))
+    kept = keeping.measure_keeping(folder, console)
+    console.print(keeping.table(kept))
+    past = rewinds.measure_rewinds(folder, plan.history_entry_count, console)
+    console.print(rewinds.table(past))
+    figures = {
+        "taken": dataclasses.asdict(taken),
+        "keeping": dataclasses.asdict(kept),
+        "rewinds": dataclasses.asdict(past),
+    }
+    return figures, [*copies.targets(taken), *keeping.targets(kept), *rewinds.targets(past)]
+
+
+_MEASURES: Final = {
+    "jobs": _measure_jobs,
+    "marking": _measure_marking,
+    "resync": _measure_resyncs,
+    "copies": _measure_copies,
+}
 
 
 def _round(
@@ -227,6 +252,12 @@ def _parse_arguments() -> Plan:
         "--rival-seconds", type=float, default=240.0, help="when a rival is given up (%(default)s)"
     )
     parser.add_argument(
+        "--history-entries",
+        type=int,
+        default=1_000_000,
+        help="of the session that images are made of; 4 KiB of memory each (%(default)s)",
+    )
+    parser.add_argument(
         "--job", action="append", choices=[job.name for job in JOBS], help="only this job; repeatable"
     )
     parser.add_argument(
@@ -245,6 +276,7 @@ def _parse_arguments() -> Plan:
         parts=tuple(part for part in PARTS if not chosen.part or part in chosen.part),
         extent=Extent(parse_size(chosen.resync_volume), parse_size(chosen.resync_size)),
         rival_s_max=chosen.rival_seconds,
+        history_entry_count=chosen.history_entries,
         jobs=tuple(job for job in JOBS if not chosen.job or job.name in chosen.job),
         server_names=tuple(name for name in SERVER_NAMES if not chosen.server or name in chosen.server),
         repeats=chosen.repeats,

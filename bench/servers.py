@@ -179,10 +179,11 @@ def _make_file(path: Path, size_bytes: int) -> None:
     """
     with path.open("wb") as file:
         file.truncate(size_bytes)
-    _write_once(path)
+    write_once(path)
 
 
-def _write_once(path: Path) -> None:
+def write_once(path: Path) -> None:
+    """Write every byte of a file, as `_make_file` says."""
     zeros = bytes(WRITE_BYTES)
     left_bytes = path.stat().st_size
     with path.open("r+b", buffering=0) as file:
@@ -194,7 +195,7 @@ def start_on_written_pool(controller: ControllerProcess) -> None:
     """Start a controller on a new pool whose tracks have been written once, as every other server's files have."""
     controller.start()  # makes the pool
     controller.stop()
-    _write_once(controller.folder / "pool" / TRACKS_NAME)
+    write_once(controller.folder / "pool" / TRACKS_NAME)
     controller.start()
 
 
