@@ -23,7 +23,7 @@ CLEAR_NS_MAX: Final = 2 * RETRY_NS_MAX
 CALM_PAUSE_NS: Final = 60 * MILLISECOND_NS
 """Applications think for about so long, at least, in calm times."""
 SMALL_SIDE_FILE_BYTES: Final = 64 * TRACK_SIZE_BYTES
-"""Below this, two batches of writes that meet can be too much for the memory of a side file."""
+"""Up to this, two batches of writes that meet can be too much for the memory of a side file."""
 SETTLE_NS_MAX: Final = 60 * SECOND_NS
 """Virtual time within which a calm world must be DUPLEX and equal. Side files of the smallest size overflow in calm times
 too, and a copy rests for half of the time on a slow link: some worlds need 25 s."""
@@ -58,7 +58,7 @@ class Endings:
             node.disk.hook = node.disk.trouble = None
             node.disk.bad_sectors.heal()
         smallest_bytes = min(node.settings.side_file_bytes_max for node in self.world.primaries)
-        pause_ns = CALM_PAUSE_NS if smallest_bytes >= SMALL_SIDE_FILE_BYTES else 4 * CALM_PAUSE_NS
+        pause_ns = CALM_PAUSE_NS if smallest_bytes > SMALL_SIDE_FILE_BYTES else 4 * CALM_PAUSE_NS
         for application in self.world.applications:
             # The slowest link must keep up with a side file of the smallest size, also while a copy rests.
             application.pause_ns = max(application.pause_ns, pause_ns)
