@@ -82,7 +82,9 @@ def list_(controller: Controller = CONTROLLER_DEFAULT, json: Json = False) -> No
     epilog=examples("isochrone copy show before-upgrade", "isochrone copy show before-upgrade --json")
 )
 def show(name: Name, controller: Controller = CONTROLLER_DEFAULT, json: Json = False) -> None:
-    """Show one copy with its volumes and their space, or what is copied onto a volume.
+    """Show one copy with its volumes and their space.
+
+    Or, given the target of a relation, what is copied onto it.
 
     EXCLUSIVE is what deleting it would give back; SHARED is held by others, too.
     """
@@ -150,9 +152,10 @@ def restore(
     controller: Controller = CONTROLLER_DEFAULT,
     json: Json = False,
 ) -> None:
-    """Set the volumes that were copied back to what the copy holds, all or none.
+    """Set volumes back to what a copy of them holds.
 
-    What they hold now is lost, unless another copy has it. They must be in no session and not open. The copy stays.
+    All of them or none. What they hold now is lost, unless another copy has it. They must be in no session and not open.
+    The copy stays.
     """
     from isochrone.cli.client import Client, path_of
     from isochrone.cli.output import confirm, show_json
@@ -185,9 +188,10 @@ def diff(
     controller: Controller = CONTROLLER_DEFAULT,
     json: Json = False,
 ) -> None:
-    """List where a volume may differ from a copy: what is not listed is equal.
+    """List where a volume may differ from a copy.
 
-    Pointers are compared, no data is read. Over NBD the metadata context isochrone:changed:NAME says the same.
+    What is not listed is equal. Pointers are compared, no data is read. Over NBD the metadata context
+    isochrone:changed:NAME says the same.
     """
     from isochrone.cli.client import Client, volume_path
     from isochrone.cli.output import show, show_json

@@ -31,7 +31,9 @@ def establish(
     controller: Controller = CONTROLLER_DEFAULT,
     json: Json = False,
 ) -> None:
-    """Copy a volume, or ranges of it, onto an existing volume, at one instant.
+    """Copy a volume, or ranges of it, onto another one.
+
+    At one instant, by pointers, whatever the size.
 
     What TARGET holds there is lost. It must be in no session and not open; without --extents it has the size of SOURCE. The
     relation is remembered, so that `refresh` can copy again, until `withdraw`.
@@ -53,9 +55,9 @@ def refresh(
     controller: Controller = CONTROLLER_DEFAULT,
     json: Json = False,
 ) -> None:
-    """Copy the source of a relation again: only what changed is touched.
+    """Copy the source of a relation again.
 
-    What was written to the target since is lost.
+    Only what changed is touched. What was written to the target since is lost.
     """
     from isochrone.cli.client import Client
     from isochrone.cli.output import confirm

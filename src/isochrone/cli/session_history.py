@@ -98,10 +98,11 @@ def image(
     controller: Controller = CONTROLLER_DEFAULT,
     json: Json = False,
 ) -> None:
-    """Make writable copies of all secondaries of a session, of one instant: a test failover.
+    """Make writable copies of all secondaries: a test failover.
 
-    Replication goes on meanwhile, at full speed. The volumes are named SECONDARY~IMAGE and offered over NBD; what is
-    written to them changes nothing else. Without --at they show the committed image, with it any instant of the
+    They are of one instant. Replication goes on meanwhile, at full speed. The volumes are named SECONDARY~IMAGE and
+    offered over NBD; what is written to them changes nothing else. Without --at they show the committed image, with
+    it any instant of the
     session's history. Give it to the secondary controller.
     """
     from isochrone.cli.client import Client, path_of
