@@ -24,8 +24,6 @@ from isochrone.store.staging import Chunk, data_track_counts
 
 PIECE_ENTRY_COUNT_MAX: Final = 1 << 15
 """A piece takes more entries until it has this many, or this many records; a single record may have more."""
-_BUFFER_COUNT_MIN: Final = 768
-"""Items that a buffer begins with: words of records, of which each has three, or tracks."""
 
 
 def pick(chunk: Chunk, mask: NDArray[np.bool_]) -> Chunk:
@@ -114,8 +112,10 @@ class Piece:
         track_end = self.track_count + len(chunk.physicals)
         if record_end > len(content.records) or track_end > len(content.physicals):
             content = self._content = Chunk(
-                _grown(_words(content.records), 3 * self.record_count, 3 * record_end).view(RECORD_DTYPE),
-                _grown(content.physicals, self.track_count, track_end),
+                _grown(_words(content.records), 3 * self.record_count, 3 * PIECE_ENTRY_COUNT_MAX).view(
+                    RECORD_DTYPE
+                ),
+                _grown(content.physicals, self.track_count, PIECE_ENTRY_COUNT_MAX),
             )
         _words(content.records[self.record_count : record_end])[:] = _words(chunk.records)
         content.physicals[self.track_count : track_end] = chunk.physicals
@@ -299,11 +299,14 @@ def _words(records: RecordArray) -> NDArray[np.uint64]:
     return records.view(np.uint64)
 
 
-def _grown(array: NDArray[Any], used: int, wanted: int) -> NDArray[Any]:
-    """Return a longer array that begins with the first `used` items; nobody who looks at the old one is disturbed."""
-    if wanted <= len(array):
+def _grown(array: NDArray[Any], used: int, count: int) -> NDArray[Any]:
+    """Return an array of `count` items that begins with the first `used`; nobody who looks at the old one is disturbed.
+
+    What is not used yet is not touched, and takes no memory.
+    """
+    if count <= len(array):
         return array
-    grown: NDArray[Any] = np.empty(max(_BUFFER_COUNT_MIN, wanted, 2 * used), array.dtype)
+    grown: NDArray[Any] = np.empty(count, array.dtype)
     grown[:used] = array[:used]
     return grown
 

@@ -373,7 +373,7 @@ class Pool(PoolCopies, PoolHistories):
             history_record_count=sum(history.entries.record_count for history in state.histories.values()),
             history_given_up_record_count=self._histories.given_up_record_count,
             mapped_track_count=sum(table.mapped_track_count for table in state.volumes.values()),
-            volume_count=len(state.volumes),
+            volume_count=sum(not table.kind.is_hidden for table in state.volumes.values()),
             table_page_count=state.arena.live_count,
             metadata_bytes=state.allocator.size_bytes() + state.arena.size_bytes(),
             log_segment_size_bytes=self._superblock.log_segment_size_bytes,

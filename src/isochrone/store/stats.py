@@ -15,6 +15,7 @@ class PoolStats:
         history_record_count: records that histories keep.
         history_given_up_record_count: that had to go because the pool was full, since it was opened.
         mapped_track_count: entries of all volumes; more than tracks linked when volumes share them.
+        volume_count: those that are not hidden.
         metadata_bytes: memory of tables, counts and free map.
         log_used_bytes: of the current segment.
         sync_count: completed since the pool was opened, also those made inline because no track was free.
