@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import pytest
 
-from isochrone.model.errors import ConflictError
+from isochrone.link.messages import NamedInstant
+from isochrone.model.errors import BusyError, ConflictError
 from isochrone.model.states import SessionState
 from isochrone.model.volume_kind import VolumeKind
 from isochrone.session.histories import histories
+from isochrone.session.history_document import HISTORY_PREFIX
 from isochrone.session.images import holds, plan_at, plan_now
 from support.cores import (
     MILLISECOND_NS,
@@ -217,6 +221,42 @@ def test_it_does_not_begin_in_the_middle_of_a_resync() -> None:
     assert sites.session.history.stats is None
     sites.wait_duplex()
     assert sites.session.history.stats is not None
+
+
+@pytest.mark.parametrize("name", ["history_begin", "history_release", "history_drop", "put_document"])
+def test_what_the_pool_cannot_keep_stops_nothing_and_is_tried_again(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sites = Sites(history_ns=0 if name == "history_begin" else 3 * SECOND_NS)
+    sites.session.history.was_named(0, NamedInstant(sites.write("a", 0, 1), "goes with its time"))
+    document = sites.session.document
+    if name == "history_begin":
+        sites.session.change_settings(document.changed(history_ns_max=HOUR_NS))
+    elif name == "history_drop":
+        sites.session.change_settings(document.changed(history_ns_max=0))
+    with monkeypatch.context() as patch:
+        patch.setattr(sites.secondary.pool, name, refusing(name, getattr(sites.secondary.pool, name)))
+        for tag in range(2, 9):
+            last_ns = sites.write("a", 0, tag)
+            sites.wire.step(SECOND_NS)
+        sites.wait_committed(last_ns)
+        assert "no room" in sites.session.history.trouble
+        assert sites.primary.primary.streams[SESSION_ID].hardened_ns >= last_ns
+    for _ in range(3):
+        sites.wire.step(SECOND_NS)
+    assert sites.session.history.trouble == ""
+    assert (sites.session.history.stats is None) == (name == "history_drop")
+
+
+def refusing(name: str, deed: Callable[..., Any]) -> Callable[..., Any]:
+    """`deed`, as a pool does it that has no room for what a history wants."""
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        if name == "put_document" and not arguments[0].startswith(HISTORY_PREFIX):
+            return deed(*arguments, **options)
+        raise BusyError("no room")
+
+    return refuse
 
 
 def test_it_survives_a_kill_of_its_controller() -> None:

@@ -91,7 +91,13 @@ class History:
     # Keeping and giving up
 
     def look(self, now_ns: int) -> None:
-        """Keep what is to be kept, and give up what has to go; with every tick."""
+        """Keep what is to be kept, and give up what has to go; with every tick. What follows in the tick matters more."""
+        try:
+            self._look(now_ns)
+        except UnavailableError as error:  # no room for a document, say: that passes
+            self.trouble = error.message
+
+    def _look(self, now_ns: int) -> None:
         document = self._core.document
         is_due = now_ns >= self._look_at_ns
         if document is not self._settled or (self.trouble and is_due):
@@ -111,7 +117,7 @@ class History:
             self._keep(document)
         elif not document.history_ns_max and self.stats is not None:
             core.pool.history_drop(document.number)
-            self._first_ns = None
+            self._first_ns, self.trouble = None, ""
             self._remember(self.document.changed(gaps=(), given_up_ns=0, given_up_reason=""))
         self._settled = document
 
