@@ -300,6 +300,23 @@ def test_a_planned_switchover_is_given_up_when_a_pair_must_be_set_aside() -> Non
     sites.wire.run_until(lambda: not any(s.document.quiesced for s in sites.primary.primary.streams.values()))
 
 
+def test_a_pair_that_is_resumed_after_the_cut_of_its_session_is_behind_until_it_was_copied() -> None:
+    sites = Sites()
+    sites.suspend()
+    sites.write(1, 7)
+    session = sites.secondary.session
+    session.suspension.suspend_at(sites.clock.ns + 20 * MILLISECOND_NS, "maintenance")
+    stream = next(iter(sites.primary.primary.streams.values()))
+    sites.wire.run_until(lambda: stream.cut_ns > 0)
+    sites.resume()
+    sites.wire.run_until(lambda: sites.document.state is SessionState.SUSPENDED)
+    assert not sites.pair("b").duplex
+    assert sites.image("b", 2) == [1, 0]
+    session.resume()
+    sites.duplex("a", "b")
+    assert images_equal(sites.primary, sites.secondary, "a", "b")
+
+
 def test_a_configure_that_was_overtaken_is_not_obeyed() -> None:
     sites = Sites()
     sites.suspend()
@@ -326,6 +343,7 @@ def test_a_resume_that_another_configure_overtakes_is_held_all_the_same() -> Non
             sites.secondary.links.link_received(0, answer)
     assert not sites.pair("b").suspended
     assert sites.document.hold_floor_ns is not None
+    assert sites.secondary.session.copied_through_ns(sites.pair("b")) == 0
     sites.duplex("a", "b", "c")
     assert images_equal(sites.primary, sites.secondary, "a", "b", "c")
 

@@ -25,6 +25,7 @@ FOUND = {
     2001711: "what counted as staged went back with a restart when the device had taken none of the records before it",
     2001988: "two batches at once were too much for a side file of 40 tracks, again and again",
     2102432: "the same with 64 tracks, and three applications",
+    2103067: "a pair resumed behind the cut of its stream passed for copied",
     1001252: "on a slow link a burst of images took 11 s, and the copier then rested for 10 s",
 }
 

@@ -276,11 +276,13 @@ class SessionStream:
             self.send(CopyProgress(suspended[start : start + PROGRESS_VOLUMES_MAX]))
 
     def resume_volume(self, captured: CapturedVolume) -> None:
-        """Copy what was marked since the volume was suspended."""
+        """Copy what was marked since the volume was suspended, with the session's next resume if its stream has ended."""
         captured.suspended_ns = 0
         captured.captured_from_ns = self._stamper.promise()
         if self.is_capturing:
             self.start_copy(captured)
+        else:
+            captured.stop_copy()  # the stream was cut, or is suspended: what the copy before it reached says nothing now
 
     # Cut
 

@@ -195,5 +195,8 @@ class PairSuspension:
             if pair.source == source and pair.suspended and pair.primary_volume in running
             if pair.primary_volume not in misfits
         ]
+        for pair in resumed:  # what was told of its copies was before the suspension
+            if pair.primary_number is not None:
+                core.contacts[source].copied_through_ns.pop(pair.primary_number, None)
         if resumed:
             core.remember(transitions.with_gap(core.document, resumed, core.mover.form_ns))
