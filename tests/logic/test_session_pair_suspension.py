@@ -307,11 +307,13 @@ def test_a_pair_that_is_resumed_after_the_cut_of_its_session_is_behind_until_it_
     session = sites.secondary.session
     session.suspension.suspend_at(sites.clock.ns + 20 * MILLISECOND_NS, "maintenance")
     stream = next(iter(sites.primary.primary.streams.values()))
+    captured = next(volume for volume in stream.volumes.values() if volume.volume.name == "b")
     sites.wire.run_until(lambda: stream.cut_ns > 0)
     sites.resume()
+    sites.wire.run_until(lambda: captured.suspended_ns == 0)
+    assert captured.copied_through_ns == 0
     sites.wire.run_until(lambda: sites.document.state is SessionState.SUSPENDED)
     assert not sites.pair("b").duplex
-    assert [volume.copied_through_ns for volume in stream.volumes.values() if volume.volume.name == "b"] == [0]
     session.resume()
     sites.duplex("a", "b")
     assert images_equal(sites.primary, sites.secondary, "a", "b")
