@@ -26,6 +26,7 @@ FOUND = {
     2001988: "two batches at once were too much for a side file of 40 tracks, again and again",
     2102432: "the same with 64 tracks, and three applications",
     2103067: "a pair resumed behind the cut of its stream passed for copied",
+    2102638: "the world did not tidy a primary that came back with a session which was deleted by force",
     1001252: "on a slow link a burst of images took 11 s, and the copier then rested for 10 s",
 }
 

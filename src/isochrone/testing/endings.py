@@ -278,5 +278,6 @@ class Endings:
         )
 
     def _all_are_fenced(self) -> bool:
+        self.world.renewal.clean_up()  # the session before may have been forgotten by force while a primary was down
         session = self.world.secondary.session
         return session is not None and all(source.fenced for source in session.document.sources)
