@@ -42,26 +42,33 @@ def block_devices_forbidden() -> str:
 
 
 @contextlib.contextmanager
-def block_device(uri: str, folder: Path) -> Iterator[Path]:
-    """Yield the path of a loop device over the volume at `uri`; `folder` is made for it.
+def fuse_file(uri: str, folder: Path) -> Iterator[Path]:
+    """Yield the path of a file that is the volume at `uri`; `folder` is made for it.
 
-    The server may die meanwhile: taking the device away then still succeeds.
+    The server may die meanwhile: taking the file away then still succeeds.
     """
     folder.mkdir(parents=True)
     fuse = subprocess.Popen(["nbdfuse", str(folder), uri], stderr=subprocess.PIPE, text=True)
     try:
         image = folder / "nbd"
         wait_until(lambda: _is_there(image, fuse), f"nbdfuse serves {uri}", deadline_s=MOUNT_S_MAX)
-        device = Path(run("losetup", "--find", "--show", "--direct-io=off", image).strip())
-        try:
-            yield device
-        finally:
-            run("losetup", "--detach", device)
+        yield image
     finally:
         with contextlib.suppress(ProgramError):  # already gone with its server
             run("umount", "--lazy", folder)
         fuse.terminate()
         fuse.communicate(timeout=MOUNT_S_MAX)
+
+
+@contextlib.contextmanager
+def block_device(uri: str, folder: Path) -> Iterator[Path]:
+    """Yield the path of a loop device over the volume at `uri`; `folder` is made for it."""
+    with fuse_file(uri, folder) as image:
+        device = Path(run("losetup", "--find", "--show", "--direct-io=off", image).strip())
+        try:
+            yield device
+        finally:
+            run("losetup", "--detach", device)
 
 
 @contextlib.contextmanager

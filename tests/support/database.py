@@ -56,6 +56,20 @@ class Places:
         ):
             yield
 
+    @contextlib.contextmanager
+    def image(self, secondary: ControllerProcess, image: str) -> Iterator[Cluster]:
+        """The cluster in a session's test image, on file systems of its own; not started."""
+        folder = self.folder / f"image-{image}"
+        cluster = Cluster(folder / "data", folder / "wal", folder / "run" / "log")
+        (folder / "run").mkdir(parents=True)
+        with contextlib.ExitStack() as stack:
+            for volume in VOLUMES:
+                uri = secondary.uri(f"{volume}~{image}")
+                device = stack.enter_context(block_device(uri, folder / f"fuse-{volume}"))
+                stack.enter_context(mounted(device, folder / volume))
+            cluster.move_in()
+            yield cluster
+
     def create_database(self, data: ControllerProcess, wal: ControllerProcess) -> None:
         """File systems on the two empty volumes, a cluster on them, and its tables."""
         with self.devices(data, wal) as devices:

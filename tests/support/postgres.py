@@ -54,6 +54,16 @@ class Cluster:
         with (self.folder / "postgresql.conf").open("a") as file:
             file.writelines(f"{key} = {value}\n" for key, value in settings.items())
 
+    def move_in(self) -> None:
+        """Take over files that a cluster had at other paths on this host, while that one goes on."""
+        link = self.folder / "pg_wal"
+        link.unlink()
+        link.symlink_to(self._wal)
+        (self.folder / "postmaster.pid").unlink(missing_ok=True)  # of a process that still runs
+        shutil.chown(self._socket_folder, _USER, _USER)
+        with (self.folder / "postgresql.conf").open("a") as file:
+            file.write(f"unix_socket_directories = '{self._socket_folder}'\n")
+
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Start the server, after a crash with its own recovery; stop it cleanly, or kill it on an error."""
