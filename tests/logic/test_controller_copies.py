@@ -312,6 +312,15 @@ def test_a_diff_names_the_ranges_that_were_written_or_trimmed() -> None:
     play(story)
 
 
+def test_a_diff_to_a_copy_by_name_says_which_of_its_volumes_can_be_named() -> None:
+    async def story(world: World) -> None:
+        await create(world, "db", name="mon")
+        with pytest.raises(NotFoundError, match=r"mon is a copy: .* name a volume of it: db@mon"):
+            await world.copying.diff("mon", "db", 0)
+
+    play(story)
+
+
 def test_what_lies_beyond_a_smaller_base_is_changed() -> None:
     async def story(world: World) -> None:
         await create(world, "db", name="mon")

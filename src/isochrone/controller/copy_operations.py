@@ -74,6 +74,11 @@ class ControllerCopies:
 
     async def diff(self, volume: str, base: str, offset: int) -> DiffReport:
         """Return where `volume` may differ from `base`, from `offset` on."""
+        if volume not in self._pool.volumes and (copy := self._catalogue.copies.get(volume)):
+            raise NotFoundError(
+                f"{volume} is a copy: as the later one name a volume of it: {few(m.volume for m in copy.members)}",
+                name=volume,
+            )
         other = self._catalogue.bases(volume).get(base, base)
         return await read_diff(self._pool, base=other, volume=volume, offset=offset)
 

@@ -5,7 +5,6 @@ Everything that must not change between a check and what follows it stands betwe
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -30,6 +29,7 @@ from isochrone.controller.exports import PoolExports
 from isochrone.controller.fed_sessions import FedSessions
 from isochrone.controller.moments import instant_to_recover
 from isochrone.controller.past import Past
+from isochrone.controller.present import read_now
 from isochrone.controller.primary_shell import PrimaryShell
 from isochrone.controller.reports import pool_report, volume_report
 from isochrone.controller.resyncing import Resyncing
@@ -110,7 +110,7 @@ class ControllerOperations:
         self._clock = clock
 
     def _now(self) -> Now:
-        return Now(self._clock(), time.time_ns())
+        return read_now(self._clock)
 
     # State
 

@@ -22,6 +22,7 @@ from isochrone.controller.history_reports import history_report, image_report
 from isochrone.controller.image_catalogue import ImageCatalogue
 from isochrone.controller.moments import asked_ns, unreachable
 from isochrone.controller.naming import instant_report, name_instant, refuse_at_mover
+from isochrone.controller.present import read_now
 from isochrone.controller.session_reports import primaries_now
 from isochrone.controller.session_set import SessionSet, wait_while
 from isochrone.controller.session_shell import SessionShell
@@ -79,7 +80,7 @@ class Past:
         self._one_image = asyncio.Lock()
 
     def _now(self) -> Now:
-        return Now(self._clock(), time.time_ns())
+        return read_now(self._clock)
 
     # Named instants, history
 

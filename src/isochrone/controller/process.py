@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import errno
 import random
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +38,7 @@ from isochrone.controller.host_clock import HostClock
 from isochrone.controller.image_catalogue import ImageCatalogue
 from isochrone.controller.operations import ControllerOperations
 from isochrone.controller.past import Past
+from isochrone.controller.present import read_now
 from isochrone.controller.primary_shell import PrimaryShell
 from isochrone.controller.reports import BASE_MEMORY_BYTES, METADATA_PER_MAPPED, controller_report
 from isochrone.controller.session_set import SessionSet
@@ -285,7 +285,7 @@ class Controller:
         )
 
     def _describe_image(self, volume: str) -> str:
-        return self._images.description(volume, Now(self._clock.now_ns(), time.time_ns()))
+        return self._images.description(volume, read_now(self._clock.now_ns))
 
     def _past(self) -> Past:
         return Past(
