@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from isochrone.capture.activity_map import ActivityMap
+from isochrone.capture.change_map import ChangeMap
 from isochrone.store.disk import File
 from isochrone.testing.sim_disk import SimDisk
 
@@ -36,3 +37,21 @@ def test_a_map_that_left_before_its_turn_is_not_synced() -> None:
     steps = activity.activate()
     activity.remove()
     assert list(steps) == []
+
+
+def test_a_region_is_not_given_up_while_a_sync_is_under_way_that_makes_it_active() -> None:
+    disk = SimDisk()
+    activity = idle_map(disk)
+    marks = ChangeMap(SimDisk(), "changes-x-7", 7, 64)
+    assert not activity.ask(8, 1)
+    activity.enter(8, 1)  # somebody who could not wait
+    steps = activity.activate()
+    sync = next(steps)
+    for now_ns in (1, 2, 3):
+        activity.begin_trim(now_ns, 0)
+        activity.end_trim(marks, 0)
+    sync()
+    assert list(steps) == []
+    assert activity.ask(8, 1)
+    reopened = ActivityMap(disk, NAME, 7, 64, 4, File.datasync)
+    assert reopened.suspected()[8]

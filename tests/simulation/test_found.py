@@ -27,6 +27,7 @@ FOUND = {
     2102432: "the same with 64 tracks, and three applications",
     2103067: "a pair resumed behind the cut of its stream passed for copied",
     2102638: "the world did not tidy a primary that came back with a session which was deleted by force",
+    13175: "a region of marks was given up while a sync was under way after which it counted as active",
     1001252: "on a slow link a burst of images took 11 s, and the copier then rested for 10 s",
 }
 

@@ -107,7 +107,7 @@ class ActivityMap:
         self.region_tracks = region_tracks
         self.region_count = (track_count + region_tracks - 1) >> self._shift
         self.sync_count = 0
-        self._syncs_under_way = 0
+        self._under_way: list[list[int]] = []
         self._is_closed = False
         self._file = disk.open(name, create=True)
         packed = _HEADER.pack(MAGIC, VERSION, volume_number, region_tracks, 0, track_count)
@@ -185,11 +185,11 @@ class ActivityMap:
         if not regions or self._is_closed:
             return
         self._store(regions, 1)
-        self._syncs_under_way += 1
+        self._under_way.append(regions)
         try:
             yield partial(self._make_durable, self._file)
         finally:
-            self._syncs_under_way -= 1
+            self._under_way.remove(regions)
             self._close_when_idle()
         self._activated(regions)
 
@@ -243,19 +243,23 @@ class ActivityMap:
         flags = np.frombuffer(self._active, np.uint8)
         idle = np.flatnonzero((flags != 0) & (self._written <= through_epoch))
         del flags
+        for (
+            regions
+        ) in self._under_way:  # they are active once their sync has ended, so they must not be given up in it
+            idle = np.setdiff1d(idle, regions)
         marked_near = change_map.blocks_near_marks(idle, self.region_tracks)
         near = np.roll(idle[marked_near], -self._look_from)[:MARKED_LOOKED_AT_MAX]
         self._look_from += len(near)
         unmarked = near[~change_map.blocks_marked(near, self.region_tracks)]
         free = np.concatenate((idle[~marked_near], unmarked))
         oldest = np.sort(free[np.argsort(self._written[free], kind="stable")[:excess]])
-        regions = oldest.tolist()
-        if regions:
-            for region in regions:
+        given_up = oldest.tolist()
+        if given_up:
+            for region in given_up:
                 self._active[region] = 0
-            self.active_count -= len(regions)
-            self._store(regions, 0)
-        return len(regions)
+            self.active_count -= len(given_up)
+            self._store(given_up, 0)
+        return len(given_up)
 
     # Looking, life
 
@@ -272,7 +276,7 @@ class ActivityMap:
     def _close_when_idle(self) -> None:
         # A volume may leave its session at any moment. Were the file closed under a sync, its failure would be taken for
         # the device's, and the whole pool would stop taking writes.
-        if self._is_closed and not self._syncs_under_way:
+        if self._is_closed and not self._under_way:
             self._file.close()
 
     def remove(self) -> None:
