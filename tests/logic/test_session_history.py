@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from isochrone.link.messages import NamedInstant
+from isochrone.model.choices import ComparePolicy
 from isochrone.model.errors import BusyError, ConflictError
+from isochrone.model.policy import SessionPolicy
 from isochrone.model.states import SessionState
 from isochrone.model.volume_kind import VolumeKind
 from isochrone.session.histories import histories
@@ -387,6 +389,49 @@ def test_after_it_a_resync_of_the_recovered_site_makes_both_equal() -> None:
     new_ns = sites.write("a", 0, 11)
     sites.wait_committed(new_ns)
     assert sites.make(plan_at(sites.session, "new", new_ns))["a~new"][:10] == [11, 0, 0, 0, 0, 3, 0, 4, 0, 0]
+
+
+def test_what_was_written_in_service_and_found_equal_later_is_in_every_image_after_it() -> None:
+    sites = Sites()
+    policy = SessionPolicy(compare=ComparePolicy.ALWAYS)
+    sites.session.change_settings(sites.session.document.changed(policy=policy))
+    before_ns = sites.write("a", 0, 1)
+    sites.wait_committed(before_ns)
+    sites.wire.refuses.add(0)
+    sites.wire.cut()
+    sites.session.recover(drain=False, allow_incomplete=False)
+    sites.secondary.harden()
+    recovered_ns = sites.session.document.recovered_ns
+    sites.secondary.primary.write(sites.secondary.pool.volumes["a"], 0, tracks(9))
+    sites.primary.write("a", 0, 9)
+    sites.session.discard_secondary()
+    sites.wire.refuses.clear()
+    sites.wait_duplex()
+    for tag in (5, 6):
+        later_ns = sites.write("a", 3, tag)
+        sites.wait_committed(later_ns)
+        shown_then = sites.make(plan_at(sites.session, f"i{tag}", later_ns))
+        assert shown_then[f"a~i{tag}"][:4] == [9, 0, 0, tag]
+    assert sites.make(plan_at(sites.session, "before", before_ns))["a~before"][0] == 1
+    assert sites.session.history.reach().nearest(recovered_ns + 1)[0] == recovered_ns
+
+
+def test_a_pair_that_leaves_during_a_resync_is_kept_no_longer() -> None:
+    sites = Sites(("a", "b"))
+    sites.wait_committed(sites.write("b", 0, 1))
+    sites.session.suspend("to have a gap")
+    sites.wire.steps(3)
+    sites.write("a", 0, 2)
+    sites.session.resume()
+    while sites.session.document.hold_floor_ns is None:
+        sites.wire.deliver()
+    sites.session.drop_pairs([pair for pair in sites.session.document.pairs if pair.secondary_volume == "b"])
+    sites.session.tick()
+    assert sites.session.document.hold_floor_ns is not None
+    stats = sites.session.history.stats
+    assert stats is not None
+    number = sites.secondary.pool.volumes["b"].number
+    assert [stay.until_ns is None for stay in stats.volumes if stay.number == number] == [False]
 
 
 def test_an_instant_between_c_and_f_needs_no_history() -> None:

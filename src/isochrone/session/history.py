@@ -59,6 +59,7 @@ class History:
         )
         self.trouble = ""
         self._settled: SessionDocument | None = None
+        self._parted: SessionDocument | None = None
         self._look_at_ns = 0
         self._save_at_ns = 0
         self._first_ns: int | None = None
@@ -112,6 +113,10 @@ class History:
         """Keep the pairs that are DUPLEX, and none that have left."""
         core = self._core
         if document.history_ns_max and not document.is_over:
+            if document is not self._parted:
+                here = {pair.secondary_number for pair in document.pairs}
+                self._part_with(self._kept() - here)
+                self._parted = document
             if document.hold_floor_ns is not None or core.is_lifting_hold:
                 return  # look again when the resync is over
             self._keep(document)
@@ -122,17 +127,13 @@ class History:
         self._settled = document
 
     def _keep(self, document: SessionDocument) -> None:
-        pool, stats = self._core.pool, self.stats
-        kept = {stay.number for stay in stats.volumes if stay.until_ns is None} if stats else set()
-        here = {pair.secondary_number for pair in document.pairs}
+        pool, kept = self._core.pool, self._kept()
         wanted = {
             pair.secondary_number
             for pair in document.pairs
             if pair.duplex and pair.secondary_number is not None
         }
         self.trouble = ""
-        for number in sorted(kept - here):
-            pool.history_end(document.number, number)
         if wanted - kept:
             try:
                 # An idle session's commits are not in the pool: without this the history would begin too early.
@@ -140,6 +141,29 @@ class History:
                 pool.history_begin(document.number, sorted(wanted - kept))
             except UnavailableError as error:
                 self.trouble = f"a history cannot begin: {error.message}"
+
+    def _kept(self) -> set[int]:
+        """Return the volumes whose commits are kept now, by number."""
+        stats = self.stats
+        return {stay.number for stay in stats.volumes if stay.until_ns is None} if stats else set()
+
+    def _part_with(self, numbers: set[int]) -> None:
+        """What volumes were can be seen on; what others write to them from now on is in no history."""
+        for number in sorted(numbers):
+            self._core.pool.history_end(self._core.document.number, number)
+
+    def begins_again(self) -> None:
+        """The volumes were in service here, and are about to be secondaries again: what was written meanwhile is not kept.
+
+        A resync does not bring all of it: what is found equal at both sites is not sent. So images of what comes must not
+        rest on the bases of what was. Called before the session is said to have begun again.
+        """
+        stats, document = self.stats, self._core.document
+        if stats is None:
+            return
+        if stats.rewound_ns is None:  # else the history goes further already
+            self._core.pool.commit(document.number, document.recovered_ns)
+        self._part_with(self._kept())
 
     def _give_up(self, document: SessionDocument, stats: HistoryStats, now_ns: int) -> None:
         """Give up a step's worth of what has to go."""

@@ -283,6 +283,8 @@ class Session(SessionCore):
 
     def discard_secondary(self) -> None:
         """Begin again after a split and give up what was written here, see Split. Raises ConflictError."""
+        if self.document.state is SessionState.ENDED:
+            self.history.begins_again()
         self.split.discard_secondary()
         self.lifted_floor_ns, self._lift_is_hardening = None, False
 
