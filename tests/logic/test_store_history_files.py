@@ -12,7 +12,7 @@ from isochrone.store import history_files, kept_entries
 from isochrone.store.check import check_pool
 from isochrone.store.pool import Pool
 from isochrone.testing.sim_disk import SimDisk, SimulatedCrash, crash_nth
-from support.history import SESSION, made, put, shown_at
+from support.history import SESSION, made, put, rewound, shown_at
 from support.store import TRACK, run, tags
 
 A = 1
@@ -240,3 +240,33 @@ def test_without_room_for_sealed_history_a_checkpoint_waits_and_loses_nothing() 
     again = Pool.open(disk)
     assert shown_at(again, 20, A) == expected(20)
     again.verify()
+
+
+def test_a_rewind_that_cannot_read_what_came_since_leaves_everything_as_it_was() -> None:
+    disk, pool = pool_with()
+    run(pool.checkpoint())
+    (name,) = files(disk)
+    file = disk.open(name)
+    last = file.size_bytes() - 1
+    right = file.pread(1, last)
+    file.pwrite(bytes([right[0] ^ 1]), last)
+    volumes = set(pool._state.volumes)
+    with pytest.raises(DamagedError, match=name):
+        rewound(pool.history_rewind(SESSION, 11))
+    assert set(pool._state.volumes) == volumes
+    assert tags(pool, "a", 4) == expected(29)[:4]
+    file.pwrite(right, last)
+    pool.verify()
+
+
+def test_a_rewind_reads_what_came_since_piece_by_piece_and_tells_all_of_it() -> None:
+    _, pool = pool_with()
+    run(pool.checkpoint())
+    write(pool, range(30, 32))
+    steps = pool.history_rewind(SESSION, 27)
+    for _ in range(12):  # six pieces for the image, and once more for what came since
+        next(steps)()
+    put(pool, 32, A, 6, 1)
+    pool.commit(SESSION, 32)
+    assert rewound(steps) == {A: [0, 1, 2, 3, 6]}
+    pool.verify()

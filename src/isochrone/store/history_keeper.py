@@ -40,11 +40,11 @@ from isochrone.store.log_records import (
     RecordType,
     pack_pairs,
 )
-from isochrone.store.runs import expand
 from isochrone.store.stager import Stager, check_u64
 from isochrone.store.tables import VolumeTable
 from isochrone.store.volume import Volume, VolumeParts
 from isochrone.store.volume_set import VolumeSet, check_writable
+from isochrone.store.written_since import Tracks, WrittenSince
 
 HISTORY_STEP_RECORD_COUNT_MAX: Final = 1 << 15
 """Records that one step gives up, but for more of one time: about 15 ms."""
@@ -287,19 +287,22 @@ class HistoryKeeper:
     def _rewind(self, session: int, at_ns: int, documents: Mapping[str, bytes | None]) -> Rewinding:
         stays = self._check_rewind(session, at_ns, documents)
         history = self._history(session)
+        numbers = {stay.base: stay.number for stay in history.volumes if stay.number in stays}
+        written = WrittenSince(history.entries, at_ns, numbers)
         build = ImageBuild(self._state, self._parts.reserve, session, at_ns, stays)
         try:
             yield from build.steps()
+            yield from written.steps(build.check_bases)
             if self._check_rewind(session, at_ns, documents) != stays:
                 raise ConflictError(
                     "volumes left or joined while a session was being rewound: try again", session=session
                 )
             self._volumes.reserve_shared(set(stays))
+            changed = self._changed_since(written.found, build.tables)
         except BaseException:
             build.forget()
             raise
         build.take()
-        changed = self._changed_since(history, at_ns, build.tables)
         parts = [
             _copy(stays[number].base, table.number, VolumeKind.BASE, "")
             for number, table in build.tables.items()
@@ -349,23 +352,17 @@ class HistoryKeeper:
         return False
 
     def _changed_since(
-        self, history: History, at_ns: int, images: Mapping[int, VolumeTable]
+        self, written: Mapping[int, list[Tracks]], images: Mapping[int, VolumeTable]
     ) -> ChangedTracks:
         """Return the tracks that differ from the images, and those that history says were written since."""
-        changed = {
-            number: [changed_tracks(self._state, self._state.volumes[number], image)]
+        return {
+            number: np.unique(
+                np.concatenate(
+                    [changed_tracks(self._state, self._state.volumes[number], image), *written[number]]
+                )
+            )
             for number, image in images.items()
         }
-        numbers = {stay.base: stay.number for stay in history.volumes if stay.number in changed}
-        for piece in history.entries.pieces:
-            if piece.newest_ns > at_ns:
-                records = piece.chunk.records
-                records = records[records["time_ns"] > at_ns]
-                for base in np.unique(records["volume"]).tolist():
-                    if base in numbers:
-                        mine = records[records["volume"] == base]
-                        changed[numbers[base]].append(np.unique(expand(mine["track"], mine["track_count"])))
-        return {number: np.unique(np.concatenate(found)) for number, found in changed.items()}
 
     def _check_image(
         self,

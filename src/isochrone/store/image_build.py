@@ -98,11 +98,11 @@ class ImageBuild:
         while index < len(pieces):
             part = _Part(pieces[index], 0, 0)
             yield partial(part.prepare, self._at_ns, self.targets)
-            self._check_bases()
+            self.check_bases()
             if part.error is not None:
                 raise part.error
             yield from self._own_pages(part)
-            self._check_bases()
+            self.check_bases()
             self._link(part)
             rest = _Part(pieces[index], *part.ends)  # what was committed meanwhile
             rest.prepare(self._at_ns, self.targets)
@@ -122,7 +122,8 @@ class ImageBuild:
         for number in self.targets.values():
             self._state.delete_volume(number)
 
-    def _check_bases(self) -> None:
+    def check_bases(self) -> None:
+        """Raise ConflictError when the history was given up, in whole or in part, since the image was begun."""
         if self._history.bases_changed_count != self._bases_changed_count:
             raise ConflictError(
                 "the history was given up, in whole or in part, while an image of it was being made: try again with an "
