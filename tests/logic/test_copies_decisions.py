@@ -181,6 +181,14 @@ def test_the_oldest_copies_of_a_schedule_are_too_many_and_no_others() -> None:
     assert [one.name for one in HOURLY.surplus(found.scheduled("hourly"))] == ["h1", "h0"]
 
 
+def test_a_wall_clock_that_was_set_back_does_not_make_the_newest_copy_one_too_many() -> None:
+    ahead = [copy(f"h{n}", n, ("db", f"db@h{n}"), schedule="hourly") for n in range(3)]
+    ahead = [one.model_copy(update={"taken_wall_ns": 10**18}) for one in ahead]
+    right = copy("h9", 9, ("db", "db@h9"), schedule="hourly").model_copy(update={"taken_wall_ns": 10**17})
+    found = catalogue(*ahead, right)
+    assert [one.name for one in HOURLY.surplus(found.scheduled("hourly"))] == ["h0"]
+
+
 def test_what_a_schedule_makes_is_named_by_its_time() -> None:
     assert HOURLY.copy_name(1_800_000_000 * S) == "hourly-20270115T080000Z"
 

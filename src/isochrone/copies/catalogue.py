@@ -111,14 +111,14 @@ class Catalogue:
         return {name: child for name, (_, child) in sorted(found.items(), key=lambda item: item[1][0])}
 
     def scheduled(self, schedule: str) -> list[CopyDocument]:
-        """Return the copies that `schedule` made, newest first."""
+        """Return the copies that `schedule` made, newest first by host time: the wall clock may have been set back."""
         made = [copy for copy in self.copies.values() if copy.schedule == schedule]
-        return sorted(made, key=lambda copy: (copy.taken_wall_ns, copy.name), reverse=True)
+        return sorted(made, key=lambda copy: (copy.taken_ns, copy.name), reverse=True)
 
     def expired(self, now_wall_ns: int) -> list[CopyDocument]:
         """Return the copies whose time has come, newest first: children go before what they were made from."""
         due = [copy for copy in self.copies.values() if copy.is_expired(now_wall_ns)]
-        return sorted(due, key=lambda copy: (copy.taken_wall_ns, copy.name), reverse=True)
+        return sorted(due, key=lambda copy: (copy.taken_ns, copy.name), reverse=True)
 
 
 def outside(volumes: Iterable[str], copy: CopyDocument) -> list[str]:
