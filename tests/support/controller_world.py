@@ -99,6 +99,7 @@ class World:
             fed=FedSessions(self.primary, self.sessions),
             clients_of=self.copying.uses.clients_of,
             children_of=self.copying.catalogue.children_of,
+            relations_of=self.copying.catalogue.relations_of,
             forget_export=self.exports.forget,
             clock=self.clock,
             flush=self.flush,

@@ -27,6 +27,7 @@ from isochrone.controller.session_reports import primaries_now
 from isochrone.controller.session_set import SessionSet, wait_while
 from isochrone.controller.session_shell import SessionShell
 from isochrone.controller.stepping import drive
+from isochrone.copies.documents import RelationDocument
 from isochrone.model.errors import ConflictError, NotFoundError, RefusedError, UnavailableError
 from isochrone.model.volume_kind import VolumeKind
 from isochrone.report.history_models import HistoryReport, ImageReport, InstantReport
@@ -49,7 +50,7 @@ class Past:
     Args:
         fed: the sessions that are fed from here.
         clients_of: names the NBD clients of a volume.
-        children_of: names the copies that were made from a volume.
+        children_of: names the copies that were made from a volume. relations_of: what a volume is copied onto, or from.
         forget_export: drops what is kept of a deleted volume.
         clock: host time in nanoseconds.
         flush: makes the pool durable.
@@ -64,6 +65,7 @@ class Past:
         fed: FedSessions,
         clients_of: Callable[[str], list[str]],
         children_of: Callable[[str], list[str]],
+        relations_of: Callable[[str], list[RelationDocument]],
         forget_export: Callable[[Volume], None],
         clock: Callable[[], int],
         flush: Callable[[], Awaitable[None]],
@@ -74,6 +76,7 @@ class Past:
         self._fed = fed
         self._clients_of = clients_of
         self._children_of = children_of
+        self._relations_of = relations_of
         self._forget_export = forget_export
         self._clock = clock
         self._flush = flush
@@ -113,10 +116,11 @@ class Past:
         """Make an image of all secondaries of a session."""
         shell = self._sessions.get(name)
         session = shell.session
+        at_ns = asked_ns(request, session, primaries_now(shell, self._now()))
         async with self._one_image:
+            _refuse_forgotten(session)
             began_ns = time.perf_counter_ns()
             image = request.image or self._default_name(name)
-            at_ns = asked_ns(request, session, primaries_now(shell, self._now()))
             plan = plan_now(session, image) if at_ns is None else await self._plan_at(shell, image, at_ns)
             await self._make(session, plan)
             made_in_ms = (time.perf_counter_ns() - began_ns) / NS_PER_MS
@@ -147,9 +151,13 @@ class Past:
         if at_ns > there.host_ns + COMMIT_WAIT_S_MAX * NS_PER_S:
             raise unreachable(session, session.history.reach(), at_ns, there)
         await wait_while(
-            lambda: not session.document.is_over and session.history.reach().through_ns < at_ns,
+            lambda: (
+                not (session.document.is_over or session.is_forgotten)
+                and session.history.reach().through_ns < at_ns
+            ),
             COMMIT_WAIT_S_MAX,
         )
+        _refuse_forgotten(session)
         reach = session.history.reach()
         if holds(reach, session, at_ns):
             return plan_at(session, image, at_ns)
@@ -198,6 +206,12 @@ class Past:
                     "`isochrone copy delete`",
                     name=image,
                 )
+            for relation in self._relations_of(member.volume):
+                raise ConflictError(
+                    f"image {image!r} of session {name!r} is in use: {relation.source} is copied onto {relation.target}; "
+                    f"withdraw that first: `isochrone copy withdraw {relation.target}`",
+                    name=image,
+                )
         volumes = [self._pool.volumes[member.volume] for member in report.volumes]
         self._pool.delete_volumes([volume.name for volume in volumes], {document.key: None})
         self.catalogue.forget(document)
@@ -206,3 +220,12 @@ class Past:
         await self._flush()
         _log.info("image discarded", session=name, image=image, volumes=len(volumes))
         return report
+
+
+def _refuse_forgotten(session: Session) -> None:
+    """Raise NotFoundError when a session was deleted: its volumes, and its number in the pool, may be another's now."""
+    if session.is_forgotten:
+        raise NotFoundError(
+            f"session {session.document.name!r} was deleted while its image waited to be made",
+            name=session.document.name,
+        )

@@ -295,6 +295,7 @@ class Controller:
             fed=FedSessions(self._primary, self._sessions),
             clients_of=self._copying.uses.clients_of,
             children_of=self._copying.catalogue.children_of,
+            relations_of=self._copying.catalogue.relations_of,
             forget_export=self._exports.forget,
             clock=self._clock.now_ns,
             flush=self._syncer.flush,
