@@ -195,6 +195,26 @@ def test_what_takes_too_much_space_goes_oldest_first_and_is_told() -> None:
     assert "--history-size-max" in history.document.given_up_reason
 
 
+def test_when_the_pool_needed_all_of_it_that_is_told_and_it_begins_anew_after_a_while() -> None:
+    sites = Sites()
+    lost_ns = sites.write("a", 0, 1)
+    sites.wait_committed(lost_ns)
+    sites.wire.step(SECOND_NS)
+    sites.secondary.pool.history_drop(sites.session.document.number)
+    sites.wire.step(2 * SECOND_NS)
+    history = sites.session.history
+    assert history.document.given_up_ns > lost_ns
+    assert (history.stats, history.document.given_up_reason) == (None, "the pool needed the space")
+    assert "begins anew after 30 s" in history.trouble
+    for _ in range(32):
+        sites.wire.step(SECOND_NS)
+    assert history.trouble == ""
+    at_ns = sites.write("a", 0, 2)
+    sites.wait_committed(sites.write("a", 0, 3))
+    assert sites.make(plan_at(sites.session, "then", at_ns))["a~then"][0] == 2
+    assert not history.reach().holds(lost_ns)
+
+
 def test_switched_off_it_is_gone_and_switched_on_it_begins_anew() -> None:
     sites = Sites()
     at_ns = sites.write("a", 0, 1)

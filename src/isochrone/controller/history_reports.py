@@ -28,6 +28,7 @@ def history_summary(session: Session, there: Now) -> HistorySummary | None:
     """Return a session's history in figures; None when it keeps none."""
     history = session.history
     stats, document = history.stats, history.document
+    given_up = _point(document.given_up_ns, there) if document.given_up_ns else None
     if stats is None:
         if not session.document.history_ns_max or session.document.is_over:
             return None
@@ -36,8 +37,8 @@ def history_summary(session: Session, there: Now) -> HistorySummary | None:
             record_count=0,
             held_bytes=0,
             metadata_bytes=0,
-            given_up=None,
-            given_up_reason=None,
+            given_up=given_up,
+            given_up_reason=document.given_up_reason or None,
             trouble=history.trouble or "no pair has been DUPLEX yet",
         )
     through_ns = max(stats.through_ns, session.mover.consistency_ns)
@@ -46,7 +47,7 @@ def history_summary(session: Session, there: Now) -> HistorySummary | None:
         record_count=stats.record_count,
         held_bytes=stats.held_bytes,
         metadata_bytes=stats.metadata_bytes,
-        given_up=_point(document.given_up_ns, there) if document.given_up_ns else None,
+        given_up=given_up,
         given_up_reason=document.given_up_reason or None,
         trouble=history.trouble or None,
     )

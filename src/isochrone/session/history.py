@@ -41,6 +41,8 @@ LOOK_INTERVAL_NS: Final = 1_000_000_000
 """How often it is looked whether the window of something has passed, or the space is used up."""
 STEP_INTERVAL_NS: Final = 20_000_000
 """Between two steps of giving up what has to go."""
+BEGIN_AGAIN_NS: Final = 30_000_000_000
+"""How long a history that the pool needed all the space of is not begun anew."""
 
 
 class History:
@@ -108,6 +110,8 @@ class History:
             stats = self.stats
             if stats is not None:
                 self._give_up(document, stats, now_ns)
+            elif self._first_ns is not None and not document.is_over:
+                self._all_given_up(now_ns)
 
     def _settle(self, document: SessionDocument) -> None:
         """Keep the pairs that are DUPLEX, and none that have left."""
@@ -139,6 +143,7 @@ class History:
                 # An idle session's commits are not in the pool: without this the history would begin too early.
                 pool.commit(document.number, self._core.mover.consistency_ns)
                 pool.history_begin(document.number, sorted(wanted - kept))
+                self._first_ns = self._first_ns or self._core.mover.consistency_ns
             except UnavailableError as error:
                 self.trouble = f"a history cannot begin: {error.message}"
 
@@ -187,6 +192,16 @@ class History:
             first_ns = self._release(document, to_ns, now_ns, is_for_space=bool(given_up_ns))
         self._first_ns = first_ns
         self._note(first_ns, min(given_up_ns, first_ns), reason, now_ns)
+
+    def _all_given_up(self, now_ns: int) -> None:
+        """The pool had to have all that the history held: it is begun anew after a while, when there may be room."""
+        through_ns = self._core.mover.consistency_ns
+        self._first_ns = None
+        self._look_at_ns = now_ns + BEGIN_AGAIN_NS
+        self.trouble = (
+            f"the pool needed all of its space: it begins anew after {BEGIN_AGAIN_NS // 1_000_000_000} s"
+        )
+        self._note(through_ns, through_ns, "the pool needed the space", now_ns)
 
     def _release(self, document: SessionDocument, to_ns: int, now_ns: int, *, is_for_space: bool) -> int:
         """Return where the history begins then."""
