@@ -26,6 +26,7 @@ from isochrone.nbd import constants as c
 from isochrone.nbd.execution import ConnectionCounters
 from isochrone.nbd.server import ConnectionReport
 from isochrone.report.copy_models import CopyReport
+from isochrone.store import doomed_pages
 from support.controller_world import SIZE_BYTES, World, session_request
 from support.store import TRACK, tags, tracks
 
@@ -127,7 +128,10 @@ def test_copies_of_copies_go_to_any_depth_and_go_in_reverse() -> None:
     play(story)
 
 
-def test_space_is_exact_and_deleting_gives_back_what_was_exclusive() -> None:
+@pytest.mark.parametrize("at_once", [128, 0], ids=["at once", "bit by bit"])
+def test_space_is_exact_and_deleting_gives_back_what_was_exclusive(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def story(world: World) -> None:
         write(world, "db", 0, 1, 2, 3, 4)
         await create(world, "db", name="mon")
@@ -136,7 +140,11 @@ def test_space_is_exact_and_deleting_gives_back_what_was_exclusive() -> None:
         write(world, "db", 0, 9, 9, 9)
         (volume,) = (await world.copying.copy("mon")).volumes
         assert (volume.exclusive_bytes, volume.shared_bytes) == (3 * TRACK, TRACK)
-        assert (await world.copying.delete_copy("mon")).freed_bytes == 3 * TRACK
+        with monkeypatch.context() as patch:
+            patch.setattr(doomed_pages, "RECLAIM_PAGE_COUNT_MAX", at_once)
+            assert (await world.copying.delete_copy("mon")).freed_bytes == 3 * TRACK
+        while world.pool.reclaim():
+            pass
         assert world.pool.used_track_count == 4
 
     play(story)

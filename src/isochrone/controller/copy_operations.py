@@ -184,7 +184,13 @@ class ControllerCopies:
 
     async def delete_copy(self, name: str) -> CopyDeletedReport:
         """Delete a copy with all its volumes."""
+        copy = self._copy(name)
+        refuse_deletion_of_copy(self._catalogue, self._uses, copy)
+        exclusive_bytes = await self._reporter.exclusive_bytes(
+            copy
+        )  # much of it comes back bit by bit, later
         report = self.delete(self._copy(name))
+        report = report.model_copy(update={"freed_bytes": max(report.freed_bytes, exclusive_bytes)})
         await self._flush()
         _log.info("copy deleted", copy=name, volumes=len(report.volumes), freed_bytes=report.freed_bytes)
         return report

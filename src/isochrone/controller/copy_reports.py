@@ -113,6 +113,11 @@ class CopyReporter:
             hold_ms=hold_ms,
         )
 
+    async def exclusive_bytes(self, copy: CopyDocument) -> int:
+        """Return what deleting a copy that is there gives back; other work has its turn in between."""
+        space = await _space(self._pool.space_steps([member.volume for member in copy.members]))
+        return space.exclusive_bytes
+
     def _member(self, member: CopyMember, size_bytes: int, space: VolumeSpace) -> CopyVolumeReport:
         return CopyVolumeReport(
             source=member.source,
