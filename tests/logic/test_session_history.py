@@ -14,9 +14,11 @@ from isochrone.model.errors import BusyError, ConflictError
 from isochrone.model.policy import SessionPolicy
 from isochrone.model.states import SessionState
 from isochrone.model.volume_kind import VolumeKind
+from isochrone.session import rewinding
 from isochrone.session.histories import histories
 from isochrone.session.history_document import HISTORY_PREFIX
 from isochrone.session.images import holds, plan_at, plan_now
+from isochrone.store.volume_set import CopyItem
 from support.cores import (
     MILLISECOND_NS,
     SECOND_NS,
@@ -336,6 +338,19 @@ def test_a_recovery_to_an_instant_leaves_all_writes_up_to_it_and_none_later() ->
     kept = document.kept_copy
     assert (shown(volumes[f"a@{kept}"])[0], shown(volumes[f"b@{kept}"])[0]) == (3, 4)
     assert volumes[f"a@{kept}"].kind is VolumeKind.SNAPSHOT
+
+
+def test_the_image_that_is_left_gets_a_name_that_no_copy_has() -> None:
+    sites = Sites()
+    at_ns = sites.write("a", 0, 1)
+    sites.wait_committed(sites.write("a", 0, 2))
+    pool = sites.secondary.pool
+    pool.create_volume("old", 4096)
+    taken = rewinding.kept_name(sites.session.document, pool.volumes)
+    pool.create_copies([CopyItem("old", f"old@{taken}", VolumeKind.SNAPSHOT)])
+    recovered(sites, at_ns)
+    assert sites.session.document.kept_copy != taken
+    assert f"a@{sites.session.document.kept_copy}" in pool.volumes
 
 
 def test_what_changed_since_is_marked_before_anybody_writes_and_nobody_is_said_to_have() -> None:

@@ -18,7 +18,7 @@ an instant that is consistent, though not the one wanted. Nothing gives history 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from isochrone.model.errors import ConflictError, IsochroneError, NotFoundError, RefusedError
@@ -48,12 +48,16 @@ def keep_in(pool: Pool) -> KeepImage:
     return keep
 
 
-def kept_name(document: SessionDocument, taken: Container[str]) -> str:
-    """Return a name for the snapshots of the image that a rewind leaves; `taken` are volumes' names."""
+def kept_name(document: SessionDocument, volumes: Iterable[str]) -> str:
+    """Return a name for the snapshots of the image that a rewind leaves: one that no snapshot among `volumes` has.
+
+    Also not one of volumes of another session, which had this one's name before: it names a copy as a whole.
+    """
+    taken = {volume.rpartition(SNAPSHOT_MARK)[2] for volume in volumes if SNAPSHOT_MARK in volume}
     head = f"before-{document.epoch + 1}-"
     for tail in (document.name, document.session_id[:12]):
         name = f"{head}{tail}"[:NAME_LENGTH_MAX].rstrip("._-")
-        if not any(f"{pair.secondary_volume}{SNAPSHOT_MARK}{name}" in taken for pair in document.pairs):
+        if name not in taken:
             return name
     return f"{head}{document.session_id}"
 
