@@ -26,11 +26,18 @@ CHECKED = {
     "P3.2": properties.check_released,
     "P3.3": properties.check_bounded,
     "P3.4": properties.check_not_pruned,
+    "P5.3": properties.check_apart,
+    "P5.5": properties.check_images_whole,
     "P6.1": properties.check_promises_stop,
     "P6.2": properties.check_others_go_on,
     "P6.3": properties.check_patience,
     "P6.4": properties.check_told,
     "P6.5": properties.check_cleared,
+    "PR.1": properties.check_exact,
+    "PR.2": properties.check_no_trace,
+    "PR.3": properties.check_still_reached,
+    "PR.4": properties.check_instants_known,
+    "PR.5": properties.check_changes_marked,
 }
 
 
@@ -223,3 +230,65 @@ def test_the_newest_acknowledged_write_of_a_place_is_known() -> None:
     assert expand(late.tokens[0], TRACK) == story.image(500)[1]
     assert story.history.state_at(10)[VOLUME, 1] == first.tokens[0]
     assert story.history.state_at(5).get((VOLUME, 1), ZERO_TOKEN) == ZERO_TOKEN
+
+
+def test_a_copy_stays_what_it_was() -> None:
+    properties.check_apart("copy", [b"a", b"b"], [b"a", b"b"])
+    assert "[1]" in broken("P5.3", lambda: properties.check_apart("copy", [b"a", b"b"], [b"a", b"c"]))
+
+
+def test_images_are_there_whole_or_not_at_all() -> None:
+    properties.check_images_whole(["a~i", "b~i"], ["b~i", "a~i"], [])
+    assert "b~i is missing" in broken(
+        "P5.5", lambda: properties.check_images_whole(["a~i"], ["a~i", "b~i"], [])
+    )
+    assert "a~i belongs to no image" in broken("P5.5", lambda: properties.check_images_whole(["a~i"], [], []))
+    broken("P5.5", lambda: properties.check_images_whole([], [], ["image/i"]))
+
+
+def test_an_image_of_an_instant_is_the_writes_up_to_it() -> None:
+    story = Story()
+    story.write(1)
+    story.write(1)
+    then = story.history.state_then(10)
+    properties.check_exact(story.history, VOLUME, story.image(10), then, 10)
+    assert "track 1 holds what was written at [20]" in broken(
+        "PR.1", lambda: properties.check_exact(story.history, VOLUME, story.image(20), then, 10)
+    )
+    broken("PR.1", lambda: properties.check_exact(story.history, VOLUME, story.image(5), then, 10))
+
+
+def test_an_image_that_failed_leaves_nothing() -> None:
+    properties.check_no_trace("image/i", [], is_known=False)
+    broken("PR.2", lambda: properties.check_no_trace("image/i", ["a~i"], is_known=False))
+    broken("PR.2", lambda: properties.check_no_trace("image/i", [], is_known=True))
+
+
+def test_what_could_be_reached_can_be_until_it_is_given_up() -> None:
+    properties.check_still_reached([10, 30, 50], 20, 40, lambda at_ns: at_ns == 30)
+    properties.check_still_reached([10, 30], None, 40, lambda _: False)
+    assert "30" in broken("PR.3", lambda: properties.check_still_reached([10, 30], 20, 40, lambda _: False))
+
+
+def test_confirmed_instants_are_known_and_stand_where_they_were_named() -> None:
+    properties.check_instants_known({10: "a"}, {10: "a", 20: "b"})
+    broken("PR.4", lambda: properties.check_instants_known({10: "a"}, {20: "a"}))
+    story = Story()
+    story.write(1)
+    event = story.history.event_count
+    story.write(2)
+    properties.check_instant_between(story.history, 15, event)
+    assert "came before" in broken("PR.4", lambda: properties.check_instant_between(story.history, 9, event))
+    assert "came after" in broken("PR.4", lambda: properties.check_instant_between(story.history, 20, event))
+
+
+def test_what_changed_since_the_instant_gone_back_to_is_marked() -> None:
+    story = Story()
+    story.write(1)
+    story.write(2)
+    then, left = dict(story.history.state_then(10)), story.history.state_then(20)
+    properties.check_changes_marked(VOLUME, 8, then, left, tracks(2))
+    assert "track 2" in broken(
+        "PR.5", lambda: properties.check_changes_marked(VOLUME, 8, then, left, tracks(1))
+    )
+    broken("PR.5", lambda: properties.check_changes_marked(VOLUME, 8, then, left, None))

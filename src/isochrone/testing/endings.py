@@ -24,6 +24,8 @@ CALM_PAUSE_NS: Final = 60 * MILLISECOND_NS
 """Applications think for about so long, at least, in calm times."""
 SMALL_SIDE_FILE_BYTES: Final = 64 * TRACK_SIZE_BYTES
 """Up to this, two batches of writes that meet can be too much for the memory of a side file."""
+PAST_NS_MAX: Final = SECOND_NS // 2
+"""How long a session that is to go back goes on after it is whole."""
 SETTLE_NS_MAX: Final = 60 * SECOND_NS
 """Virtual time within which a calm world must be DUPLEX and equal. Side files of the smallest size overflow in calm times
 too, and a copy rests for half of the time on a slow link: some worlds need 25 s."""
@@ -37,8 +39,11 @@ def run_world(world: World) -> None:
     ending = world.rng.choice(
         (endings.end_in_disaster, endings.end_in_disaster, endings.end_in_calm, endings.switch_over)
     )
+    if world.past.goes_back and ending == endings.end_in_disaster:
+        ending = endings.go_back
     world.tally.ending = ending.__name__
     ending()
+    world.past.finish()
     world.judge.oracle.check_dependencies()
     world.tally.copies_broken_off = sum(n.watch.copies_broken_off for n in world.primaries if n.watch)
     world.tally.tracks_copied = sum(n.watch.tracks_copied for n in world.primaries if n.watch)
@@ -51,6 +56,8 @@ class Endings:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self._went_back_to: list[int] = []
+        self._wants_the_past = False
 
     def _stop_faults(self) -> None:
         self.world.faults_on = False
@@ -138,7 +145,8 @@ class Endings:
             self.world.dead.add(node)
             if node.is_up:
                 self.world.rng.choice((node.kill, node.lose_power))()
-        self.world.faults_on = self.world.rng.random() < 0.5
+        if not self._wants_the_past:
+            self.world.faults_on = self.world.rng.random() < 0.5
         if not self.world.faults_on:
             self._stop_faults()
         seen_ns = self._consistency_ns() if self.world.secondary.is_up else 0
@@ -148,6 +156,8 @@ class Endings:
         if not self._is_recovered():
             return
         recovered_ns = self._check_recovered()
+        if recovered_ns in self._went_back_to:
+            seen_ns = 0  # what came later was given up on purpose
         volumes = self._paired_volumes()
         # Time alone may go back a little: while nothing is written, it is made durable only now and then. Zeros over zeros
         # are no record.
@@ -168,6 +178,19 @@ class Endings:
         )
         self._stop_faults()
         self._return_of_the_primaries()
+
+    def go_back(self) -> None:
+        """A session that keeps its history is whole, and goes on for a while; then disaster strikes, and the past is wanted.
+
+        The secondary may die on the way there, any number of times.
+        """
+        self._stop_faults()
+        self._wait(self._is_duplex, "DUPLEX while applications write")
+        self.world.events.run_until(self.world.events.now_ns() + self.world.rng.randrange(PAST_NS_MAX))
+        if self.world.rng.random() < 0.5:
+            self.world.resume_faults()
+        self._wants_the_past = True
+        self.end_in_disaster()
 
     def switch_over(self) -> None:
         """A planned switchover loses nothing: writes are refused at the primaries before the last one is here."""
@@ -201,10 +224,20 @@ class Endings:
                 if drain and session.document.state is SessionState.SUSPENDED:
                     self.world.operate(lambda s: s.resume())
                 elif not session.is_draining and session.document.is_image_complete:
-                    self.world.operate(lambda s: s.recover(drain=drain, allow_incomplete=False))
+                    self._command_recovery(drain=drain)
             self.world.events.run_until(self.world.events.now_ns() + 50 * MILLISECOND_NS, self._is_recovered)
         if not self._is_recovered():
             raise OracleError("the recovery does not end:", [self._picture()])
+
+    def _command_recovery(self, *, drain: bool) -> None:
+        """Recover what there is, or go back to an instant of the history."""
+        at_ns = self.world.past.held_instant(by_all_pairs=True) if self._wants_the_past else None
+        if at_ns is not None and self.world.operate(
+            lambda s: s.recover(drain=False, allow_incomplete=False, at_ns=at_ns)
+        ):
+            self._went_back_to.append(at_ns)
+        elif at_ns is None:
+            self.world.operate(lambda s: s.recover(drain=drain, allow_incomplete=False))
 
     def _expect_refusal(self, session: Session) -> None:
         """Without a complete image, recovery is refused and changes nothing (promise 3)."""
@@ -228,6 +261,9 @@ class Endings:
         session = self.world.secondary.session
         assert session is not None
         staying = [pair for pair in session.document.pairs if not pair.removing]
+        if session.document.rewound_from_ns:
+            self.world.judge.went_back()
+        self.world.past.recovered()
         self.world.judge.check_volumes(staying, session.document.recovered_ns)
         self.world.tally.image_checks += 1
         if self.world.secondary.pool.staged_count(session.document.number):

@@ -19,7 +19,7 @@ then on they are as real as acknowledged ones.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_right, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -229,6 +229,11 @@ class History:
             replay = _Replay()
             self._replays = [*self._replays[1 - REPLAYS_MAX :], replay]
         return replay.advance(self._stamped, end)
+
+    def state_then(self, through_ns: int) -> Mapping[Place, bytes]:
+        """Return the same of a time that is looked at once: replayed from the beginning, and the caller's."""
+        end = bisect_right(self._stamped, through_ns, key=lambda write: write.time_ns or 0)
+        return _Replay().advance(self._stamped, end)
 
     def stamped(self) -> Sequence[Write]:
         """Return the stamped writes in the order of their times; of equal times in the order of issue."""

@@ -64,6 +64,11 @@ class Tally:
     pairs_resumed: int = 0
     pair_deeds_in_trouble: int = 0
     looks_at_waiting_pairs: int = 0
+    images_made: int = 0
+    images_failed: int = 0
+    instants_refused: int = 0
+    instants_named: int = 0
+    rewinds: int = 0
 
 
 class Judge:
@@ -163,6 +168,10 @@ class Judge:
 
     def secondary_lost_power(self) -> None:
         """The committed image may be an earlier one again: commits are made durable by the syncs that follow them."""
+        self._last_looks.clear()
+
+    def went_back(self) -> None:
+        """The volumes are what they were at an earlier instant, on command."""
         self._last_looks.clear()
 
     def check_hardened(self) -> None:

@@ -1,4 +1,4 @@
-"""The properties of the loss layer, each a function that is named after it (S2, S3, S6).
+"""The properties of the loss layer, each a function that is named after it (S2, S3, S5, S6) and of going back.
 
 A function gets evidence in plain terms (histories, images, marks), knows nothing of how the product works, and raises
 PropertyError with the property's number and words. Who gathers the evidence, and when, is in `judge` (at any instant)
@@ -7,13 +7,13 @@ and `watch` (at every tick, message and death of a primary).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isochrone.testing.history import ZERO_TOKEN, History, Place, Write
+from isochrone.testing.history import ZERO_TOKEN, History, Place, Write, expand
 from isochrone.testing.oracle import OracleError
 
 PROPERTIES: Final = {
@@ -27,11 +27,18 @@ PROPERTIES: Final = {
     "P3.2": "once the hardened time has passed a toggle, no mark from before it remains unless it was written again",
     "P3.3": "marks are at most the tracks changed within about two periods of pruning, while mirroring goes on",
     "P3.4": "the marks of a suspended or resyncing volume are never pruned",
+    "P5.3": "writes to a source never change a copy of it, and the reverse",
+    "P5.5": "a copy of several volumes is of one instant, and there whole or not at all",
     "P6.1": "no image and no promise contains anything later than a record that waits for the device",
     "P6.2": "one track that cannot be stored stops no other",
     "P6.3": "within its budget a session is not suspended for a track that cannot be stored",
     "P6.4": "a volume tells of waiting tracks if and only if there are some",
     "P6.5": "when the trouble is over, no track waits longer than a bounded time",
+    "PR.1": "an image of any instant of the history is exactly the writes up to it, in all volumes together",
+    "PR.2": "an image that could not be made leaves nothing behind",
+    "PR.3": "an instant that had a whole image stays within reach until it is given up as the oldest",
+    "PR.4": "an instant that a primary was told is kept is known, and stands where it was named",
+    "PR.5": "what changed since the instant that the volumes went back to is marked",
 }
 """Numbers and words."""
 
@@ -257,3 +264,91 @@ def check_cleared(oldest_ns: int | None, trouble_over_ns: int, now_ns: int, clea
     """P6.5: nothing waits `clear_ns_max` after the trouble was over."""
     if oldest_ns is not None and now_ns - trouble_over_ns > clear_ns_max:
         raise PropertyError("P6.5", [f"the record of {oldest_ns} waits {now_ns - trouble_over_ns} ns later"])
+
+
+def check_apart(volume: str, before: Sequence[bytes], now: Sequence[bytes]) -> None:
+    """P5.3: the tracks of a copy are `now` what they were `before` its source was written again."""
+    changed = [track for track, content in enumerate(now) if content != before[track]]
+    if changed:
+        raise PropertyError("P5.3", [f"tracks {changed} of {volume} changed"])
+
+
+def check_images_whole(volumes: Collection[str], members: Collection[str], gone: Collection[str]) -> None:
+    """P5.5: the `volumes` of images are the `members` of those that are known, and none that was made is `gone`."""
+    findings = [f"{name} belongs to no image" for name in sorted(set(volumes) - set(members))]
+    findings += [f"{name} is missing from its image" for name in sorted(set(members) - set(volumes))]
+    findings += [f"{image} was made, and is gone" for image in sorted(gone)]
+    if findings:
+        raise PropertyError("P5.5", findings)
+
+
+def check_exact(
+    history: History, volume: str, tracks: Sequence[bytes], tokens: Mapping[Place, bytes], at_ns: int
+) -> None:
+    """PR.1: `tracks`, the content of an image of `volume`, are `tokens`, what was written up to `at_ns`."""
+    size = history.track_size_bytes
+    findings = []
+    for track, content in enumerate(tracks):
+        if content != expand(tokens.get((volume, track), ZERO_TOKEN), size):
+            times_ns = _times_of(history, (volume, track), history.token_of(content))
+            findings.append(f"{volume} track {track} holds what was written at {times_ns}")
+    if findings:
+        raise PropertyError("PR.1", [f"the image of {at_ns}", *findings])
+
+
+def check_no_trace(image: str, volumes: Sequence[str], *, is_known: bool) -> None:
+    """PR.2: of an image that was not made there are no `volumes`, and nothing is known."""
+    if is_known or volumes:
+        raise PropertyError("PR.2", [f"{image} failed, and left {volumes}"])
+
+
+def check_still_reached(
+    seen_ns: Iterable[int], first_ns: int | None, through_ns: int, is_reached: Callable[[int], bool]
+) -> None:
+    """PR.3: of the times `seen_ns`, of which there were whole images, all from the first one kept on can be reached."""
+    lost = [
+        f"{at_ns}"
+        for at_ns in seen_ns
+        if first_ns is not None and first_ns <= at_ns <= through_ns and not is_reached(at_ns)
+    ]
+    if lost:
+        raise PropertyError("PR.3", lost)
+
+
+def check_instants_known(confirmed: Mapping[int, str], known: Mapping[int, str]) -> None:
+    """PR.4: names by time that primaries were told are kept are among those that the secondary knows."""
+    lost = [f"{text!r} at {time_ns}" for time_ns, text in confirmed.items() if known.get(time_ns) != text]
+    if lost:
+        raise PropertyError("PR.4", lost)
+
+
+def check_instant_between(history: History, time_ns: int, event: int) -> None:
+    """PR.4: an instant named at `event` is later than what was acknowledged then, earlier than what was issued after."""
+    findings = []
+    for write in history.stamped():
+        if write.observed or write.time_ns is None:
+            continue
+        if write.acknowledged_at is not None and write.acknowledged_at <= event and write.time_ns > time_ns:
+            findings.append(f"{write} came before the instant {time_ns}")
+        elif write.issued_at > event and write.time_ns <= time_ns:
+            findings.append(f"{write} came after the instant {time_ns}")
+    if findings:
+        raise PropertyError("PR.4", findings)
+
+
+def check_changes_marked(
+    volume: str,
+    track_count: int,
+    then: Mapping[Place, bytes],
+    left: Mapping[Place, bytes],
+    marked: Tracks | None,
+) -> None:
+    """PR.5: each track that holds something else `then`, where the volume went back to, than in what it `left` is marked."""
+    findings = [
+        f"{volume} track {track}"
+        for track in range(track_count)
+        if then.get((volume, track), ZERO_TOKEN) != left.get((volume, track), ZERO_TOKEN)
+        and (marked is None or not marked[track])
+    ]
+    if findings:
+        raise PropertyError("PR.5", findings)

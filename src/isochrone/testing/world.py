@@ -38,6 +38,7 @@ from isochrone.testing.events import MILLISECOND_NS, SECOND_NS, Events
 from isochrone.testing.history import History
 from isochrone.testing.judge import Judge, Tally
 from isochrone.testing.link_troubles import LinkTroubles
+from isochrone.testing.looking_back import LookingBack
 from isochrone.testing.network import SimConnection
 from isochrone.testing.node import Node
 from isochrone.testing.operator import Operator
@@ -64,6 +65,7 @@ class World:
 
     Args:
         odds: how rough it is; drawn from the seed when not given.
+        keeps_history: whether its sessions do; drawn from the seed when not given.
 
     Attributes:
         faults_on: faults go on happening.
@@ -71,7 +73,7 @@ class World:
         dead: nodes that do not come back.
     """
 
-    def __init__(self, seed: int, odds: Odds | None = None) -> None:
+    def __init__(self, seed: int, odds: Odds | None = None, *, keeps_history: bool | None = None) -> None:
         self.seed = seed
         self.rng = Random(seed)
         self.events = Events()
@@ -83,6 +85,7 @@ class World:
         self.odds = odds or drawn
         self.volume_tracks = self.rng.choice((24, 64, 150))
         self.primaries = [self._make_primary(number) for number in range(self.rng.choice((1, 2, 2, 3)))]
+        self.past = LookingBack(self, keeps_history=keeps_history)
         self.secondary = self._make_secondary()
         self.judge = Judge(self.history, self.tally, self.primaries, self.secondary)
         for node in self.primaries:
@@ -124,6 +127,7 @@ class World:
     def _make_secondary(self) -> SecondaryNode:
         disk = SimDisk(seed=self.rng.getrandbits(32))
         tracks = len(self.primaries) * 3 * self.volume_tracks * self.rng.choice((3, 5)) + 500
+        tracks += self.past.room_tracks
         Pool.create(disk, size_bytes=tracks * TRACK_SIZE_BYTES, preallocate=True)
         settings = SessionSettings(
             redial_ns_min=5 * MILLISECOND_NS,
@@ -183,6 +187,7 @@ class World:
         self.secondary.sync_now()
         self._schedule_fault()
         self._schedule_check()
+        self.past.begin()
 
     def create_session(self) -> None:
         """Create the session that the renewal wants, over all volumes of all primaries."""
@@ -198,6 +203,8 @@ class World:
             compression=Compression.OFF,
             retry_ns_max=self.rng.choice((60_000, 60_000, 100)) * MILLISECOND_NS,
             retry_tracks_max=self.rng.choice((1024, 1024, 5)),
+            history_ns_max=self.past.window_ns,
+            history_bytes_max=self.past.bytes_max,
             policy=SessionPolicy(
                 overflow_policy=self.rng.choice(tuple(OverflowPolicy)),
                 pace_level=self.rng.choice(tuple(PaceLevel)),
@@ -222,6 +229,11 @@ class World:
         return MarkPolicy.DURABLE if is_durable else MarkPolicy.MEMORY
 
     # Faults
+
+    def resume_faults(self) -> None:
+        """After they were over."""
+        self.faults_on = True
+        self._schedule_fault()
 
     def _schedule_fault(self) -> None:
         if self.faults_on:
@@ -340,6 +352,7 @@ class World:
                 self.judge.secondary_lost_power()
             self.judge.check_hardened()
             self.judge.check_committed_image()
+            self.past.secondary_restarted(power_lost=node.lost_power)
         self._came_up(node)
         # A resync is short here; look while it is at work.
         for _ in range(CHECKS_AFTER_RESTART):
