@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from isochrone.model.errors import DamagedError, IsochroneError
-from isochrone.store import history_changes, history_keeper, image_build, kept_entries, pointer_copy, recovery
+from isochrone.store import (
+    history_changes,
+    image_build,
+    kept_entries,
+    pointer_copy,
+    recovery,
+    written_since,
+)
 from isochrone.store.allocator import Allocator
 from isochrone.store.arena import Arena
 from isochrone.store.history import History
@@ -144,7 +151,7 @@ def keep_the_future_that_was_left(patch: Patch) -> None:
 
 def forget_what_changed_since(patch: Patch) -> None:
     """A rewind tells only the tracks that differ now: one that is repeated after a crash tells none."""
-    patch.setattr(history_keeper, "expand", lambda first, _counts: np.asarray(first[:0], np.int64))
+    patch.setattr(written_since, "expand", lambda first, _counts: np.asarray(first[:0], np.int64))
 
 
 def leave_unfinished_images_behind(patch: Patch) -> None:

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import errno
 import random
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ from isochrone.controller.copying import Copying
 from isochrone.controller.exports import PoolExports
 from isochrone.controller.failing import die
 from isochrone.controller.fed_sessions import FedSessions
+from isochrone.controller.history_log import HistoryLog
 from isochrone.controller.host_clock import HostClock
 from isochrone.controller.image_catalogue import ImageCatalogue
 from isochrone.controller.operations import ControllerOperations
@@ -94,6 +96,7 @@ class Controller:
             flush=self._syncer.flush,
             on_fatal=die,
         )
+        pool.on_history_given_up = HistoryLog(time.monotonic, self._sessions.name_of_number).given_up
         self._images = ImageCatalogue(pool)
         catalogue = Catalogue(pool.documents)
         self._exports = PoolExports(

@@ -208,6 +208,11 @@ class SessionSet:
         await shell.stop()
         return confirmed
 
+    def name_of_number(self, number: int) -> str | None:
+        """Return the name of the session that has a number in the pool's records; None when none has."""
+        documents = (shell.session.document for shell in self._shells.values())
+        return next((document.name for document in documents if document.number == number), None)
+
     def _free_number(self) -> int:
         """Return a number that no session of the pool has; a number is free once its session is forgotten."""
         return 1 + max((shell.session.document.number for shell in self._shells.values()), default=0)
