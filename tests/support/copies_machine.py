@@ -98,3 +98,17 @@ class CopiesMachine(BusyMachine):
         number = self.pick_any(index)
         if self.world.model.state.volumes[number].kind == VolumeKind.SNAPSHOT:
             self.world.check_refused(number)
+
+    @precondition(has_any)
+    @rule(a=PICKS, b=PICKS, first=TRACKS, count=st.none() | COUNTS)
+    def diff(self, a: int, b: int, first: int, count: int | None) -> None:
+        one, other = self.pick_any(a), self.pick_any(b)
+        track_count = max(self.track_count(one), self.track_count(other))
+        first = 0 if count is None else first % track_count
+        end = track_count if count is None else min(first + count, track_count)
+        self.world.check_diff(one, other, first, end)
+
+    @precondition(has_any)
+    @rule(indexes=st.sets(PICKS, min_size=1, max_size=3))
+    def space(self, indexes: set[int]) -> None:
+        self.world.check_space(sorted({self.pick_any(index) for index in indexes}))

@@ -1,8 +1,9 @@
-"""A `StoreWorld` whose volumes are copied, and established onto each other."""
+"""A `StoreWorld` whose volumes are copied, established onto each other, compared and weighed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 from isochrone.model.errors import RefusedError
 from isochrone.model.volume_kind import VolumeKind
@@ -85,6 +86,30 @@ class CopiesWorld(StoreWorld):
         ):
             assert is_refused(attempt), "a snapshot was changed"
         self.check_now()
+
+    def check_diff(self, a: int, b: int, first: int, end: int) -> None:
+        """Every track that differs is told, and none that was written in neither since they were one."""
+        firsts, counts = self.pool.diff(a, b, first, end)
+        runs = list(zip(firsts.tolist(), counts.tolist(), strict=True))
+        assert all(at + count < later for (at, count), (later, _) in pairwise(runs)), "runs touch"
+        told = {track for at, count in runs for track in range(at, at + count)}
+        contents = [self._padded(number, end) for number in (a, b)]
+        for track in range(first, end):
+            at = slice(track * TRACK, (track + 1) * TRACK)
+            assert contents[0][at] == contents[1][at] or track in told, f"track {track} differs: not told"
+        assert told == self.model.pointers_differ(a, b, first, end)
+
+    def _padded(self, number: int, end: int) -> bytes:
+        """Content of the first `end` tracks; beyond its end a volume is zeros."""
+        volume = self.pool.volume_by_number(number)
+        return volume.read(0, min(volume.size_bytes, end * TRACK)).ljust(end * TRACK, b"\0")
+
+    def check_space(self, numbers: Sequence[int]) -> None:
+        """What volumes hold alone, and what they show, is exact."""
+        space = self.pool.space([self.name(number) for number in numbers])
+        maps = [self.model.state.volumes[number].tracks for number in numbers]
+        assert space.mapped_bytes == sum(map(len, maps)) * TRACK
+        assert space.exclusive_bytes == self.model.exclusive_bytes(numbers)
 
 
 def is_refused(attempt: Callable[[], object]) -> bool:

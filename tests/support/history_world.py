@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from isochrone.model.errors import ConflictError, NotFoundError, PoolFullError, RefusedError
 from isochrone.model.records import RECORD_DTYPE, RecordKind
 from isochrone.model.volume_kind import VolumeKind
+from isochrone.store.history_keeper import HistoryGivenUp
 from isochrone.testing.store_model_copies import Documents
 from isochrone.testing.store_model_history import HistoryModel
 from support.copies_world import CopiesWorld
@@ -53,6 +54,7 @@ class HistoryWorld(CopiesWorld):
 
     def __init__(self, seed: int = 0) -> None:
         self._making: Making | None = None
+        self._gave_up: list[HistoryGivenUp] = []
         super().__init__(seed)
 
     def _make_model(self) -> HistoryModel:
@@ -99,6 +101,42 @@ class HistoryWorld(CopiesWorld):
         if not self.sync_is_running and self.model.state.given_up:
             self.model.give_back()
         super().step_sync()
+
+    # When the pool is full
+
+    def _open(self) -> None:
+        super()._open()
+        self._gave_up = []
+        self.pool._histories.on_given_up = self._gave_up.append
+
+    def _tell_inline_sync(self, sync_count: int, change_model: Callable[[], None] | None) -> None:
+        """An operation may also have given history up, before it changed anything."""
+        gave_back = bool(self.model.state.given_up) and not self.pool._state.given_up.record_count
+        if self._gave_up or gave_back:
+            if change_model is not None:
+                self.model.undo()
+            self._tell_given_up()
+            if change_model is not None:
+                change_model()
+        super()._tell_inline_sync(sync_count, change_model)
+
+    def _tell_given_up(self) -> None:
+        """Let the model live through what the pool gave up for want of room: what was given up before goes first."""
+        while self._gave_up:
+            given_up = self._gave_up.pop(0)
+            self.full_count += 1
+            if self.model.state.given_up:
+                self.model.give_back()
+            if given_up.new_first_ns is None:
+                self.model.history_drop(given_up.session, {})
+            else:
+                self.model.history_release(given_up.session, given_up.new_first_ns)
+        if self.model.state.given_up and not self.pool._state.given_up.record_count:
+            self.model.give_back()
+
+    def crash(self, *, power_loss: bool, crash_in_open: int = 0, error_in_open: str = "") -> None:
+        self._tell_given_up()
+        super().crash(power_loss=power_loss, crash_in_open=crash_in_open, error_in_open=error_in_open)
 
     # Images and rewinds, step by step
 
@@ -211,6 +249,7 @@ class HistoryWorld(CopiesWorld):
             assert making.is_possible(), "an image of a time that is not kept was made"
             self._making = None
             made = end.value
+            self._tell_given_up()
             making.change_model([volume.number for volume in made] if making.names else made)
             self.model.logged()
 

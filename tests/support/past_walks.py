@@ -40,6 +40,10 @@ def copies_walk(seed: int, step_count: int = 50) -> None:
                 world.establish(number, other, _extents(world, rng, number, other), _documents(world, rng))
             case "refused" if world.model.state.volumes[number].kind is VolumeKind.SNAPSHOT:
                 world.check_refused(number)
+            case "look":
+                track_count = max(world.model.state.volumes[n].size_bytes // TRACK for n in (number, other))
+                world.check_diff(number, other, 0, track_count)
+                world.check_space([number])
             case what:
                 _live_on(world, rng, what)
         check_counts(world.pool)
@@ -53,13 +57,20 @@ def copies_walk(seed: int, step_count: int = 50) -> None:
 
 COPIES_WALK = (
     *("write",) * 6, *("trim",) * 2, *("copy",) * 4, *("delete",) * 2, *("establish",) * 3, *("ranges",) * 3, "refused",
+    *("look",) * 3,
     *("log",) * 2, *("sync",) * 2, *("step",) * 2, "checkpoint", "kill", "power", *("arm",) * 3,
 )  # fmt: skip
 
 
+class FullHistoryWorld(HistoryWorld):
+    """Its pool is full now and then, and gives history up."""
+
+    pool_track_count = 34
+
+
 def history_walk(seed: int, step_count: int = 60) -> None:
     """Two volumes whose past is kept: images of any instant, rewinds, the oldest given up, volumes that leave and return."""
-    world, rng = HistoryWorld(seed), Random(seed)
+    world, rng = (HistoryWorld if seed % 3 else FullHistoryWorld)(seed), Random(seed)
     for name in ("a", "b"):
         world.create_volume(name, VOLUME_TRACKS * TRACK)
     world.history_begin(1, [1, 2], {})

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from isochrone.store import kept_entries
-from support.history_machine import HistoryMachine
+from support.past_machine import PastMachine
 
-TestHistories = HistoryMachine.TestCase
+TestHistories = PastMachine.TestCase
 TestHistories.settings = settings(
     max_examples=60,
     stateful_step_count=50,
