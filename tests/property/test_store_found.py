@@ -7,6 +7,8 @@ from random import Random
 
 import pytest
 
+from isochrone.store.check import check_pool
+from isochrone.store.establish import Extent
 from isochrone.store.head import HEAD, HEAD_MARK, HEAD_NAME
 from isochrone.store.pool import Pool
 from isochrone.store.root import ROOT_NEW_NAME
@@ -164,3 +166,17 @@ def test_a_restart_after_a_failed_datasync_does_not_call_lost_writes_durable() -
         run(pool.sync())
         world.disk.power_loss(Random(seed))
         assert Pool.open(world.disk).volumes["a"].read(0, TRACK) == shown
+
+
+def test_a_log_of_many_copies_of_a_volume_onto_itself_replays_to_a_pool_that_agrees_with_itself() -> None:
+    """Each may double how often a track stands in the volume; the pool counts anew when that becomes too much."""
+    disk = SimDisk(seed=1)
+    pool = new_pool(disk)[1]
+    pool.create_volume("a", 4 * TRACK).write(0, tracks(1, 2))
+    for _ in range(40):
+        pool.establish("a", "a", [Extent(0, 2, 2)])
+    disk.kill()
+    assert not check_pool(disk)
+    reopened = Pool.open(disk)
+    reopened.verify()
+    assert tags(reopened, "a", 4) == [1, 2, 1, 2]

@@ -35,6 +35,10 @@ def rebuild(tables: TrackTables, volumes: Sequence[VolumeTable], held: Iterable[
     tables.allocator.counts[:] = count_references(tables, held)
     tables.allocator.rebuild()
     tables.accounting = True
+    repeated = [table for table in volumes if table.repeat_count_max > 1]
+    room = np.zeros(tables.allocator.track_count + 1 if repeated else 0, np.uint16)
+    for table in repeated:  # nobody made the bounds exact while the log was replayed
+        table.repeat_count_max = count_repeats(tables, table, room)
 
 
 def count_mapped(arena: Arena) -> NDArray[np.uint16]:

@@ -50,6 +50,7 @@ class HistoryModel(CopiesModel):
         """The past before `through_ns` is given up; what was found there is the base from now on."""
         histories = dict(self.state.histories)
         old = histories[session]
+        through_ns = min(through_ns, old.through_ns)
         given_up: tuple[Cell, ...] = ()
         if old.rewound_ns is not None and through_ns > old.rewound_ns:
             old, given_up = _without_future(old)
