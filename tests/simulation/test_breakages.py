@@ -265,18 +265,20 @@ def forget_held_writes_on_abort(patch: Patch) -> None:
     """Writes kept from the stream, because an image was to come, are forgotten when the resync is broken off."""
     sendable_runs = Copier.sendable_runs
     stop_copy = CapturedVolume.stop_copy
-    held: dict[int, set[int]] = {}
+    held: dict[Copier, set[int]] = {}  # copiers themselves: a number may be given to another one later
 
     def hold(self: Copier, track: int, track_count: int) -> list[tuple[int, int]]:
         runs = sendable_runs(self, track, track_count)
         sent = {one for first, count in runs for one in range(first, first + count)}
-        held.setdefault(id(self), set()).update(set(range(track, track + track_count)) - sent)
+        held.setdefault(self, set()).update(set(range(track, track + track_count)) - sent)
         return runs
 
     def stop_and_forget(self: CapturedVolume) -> None:
-        for track in held.pop(id(self.copier), ()):
-            if self.copier is not None and self.copier.to_copy[track]:
-                self.change_map._marks[track] = 0
+        copier = self.copier
+        if copier is not None:
+            for track in held.pop(copier, ()):
+                if copier.to_copy[track]:
+                    self.change_map._marks[track] = 0
         stop_copy(self)
 
     patch.setattr(Copier, "sendable_runs", hold)
