@@ -141,6 +141,8 @@ class CapturedVolume:
             suspected = marked
         if suspected is not None and suspected.any():
             self.compare_count = CompareCount()
+        else:
+            suspected = None
         self.copier = Copier(self.volume, marked, track_size_bytes, suspected, self.compare_count)
         self.copy_began_ns = now_ns
         self.copied_through_ns = 0

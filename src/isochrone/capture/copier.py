@@ -104,11 +104,19 @@ class Copier:
         """`tracks`, shape (volume.track_count,): which to copy; those also in `suspected` only if they differ."""
         self._volume = volume
         self._track_size_bytes = track_size_bytes
-        self.to_copy = bytearray(tracks.astype(np.uint8).tobytes())
+        # All in passes that cost a fraction of a nanosecond a track: applications wait, and a volume may have a billion.
+        self.to_copy = bytearray(len(tracks))
         self._flags: NDArray[np.uint8] = np.frombuffer(self.to_copy, dtype=np.uint8)
+        self._flags[:] = tracks
+        copy_count, suspected_count = int(np.count_nonzero(tracks)), 0
         if suspected is not None:
-            self._flags[tracks & suspected] = SUSPECTED
-        self._counts = np.bincount(self._flags, minlength=_STATE_COUNT)
+            both = tracks & suspected
+            suspected_count = int(np.count_nonzero(both))
+            np.copyto(self._flags, np.uint8(SUSPECTED), where=both)
+        self._counts = np.zeros(_STATE_COUNT, np.int64)
+        self._counts[DONE] = len(tracks) - copy_count
+        self._counts[COPY] = copy_count - suspected_count
+        self._counts[SUSPECTED] = suspected_count
         self._cursors = [0] * _STATE_COUNT
         self._reread_at_ns = 0
         self._reread_ns = REREAD_NS_MIN
