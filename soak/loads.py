@@ -60,20 +60,12 @@ class Load(Protocol):
         """Prove the image that `controller` serves, of a time; return what was proved. Raises AssertionError."""
 
 
-class ChainLoad:
-    """Dependent writes over the volumes of two primaries, see isochrone.demo.chain; it connects again by itself.
+class CountingWriter:
+    """A thread that issues numbered writes one after the other and keeps the time at which each was acknowledged."""
 
-    A write whose acknowledgement was lost is issued again before the next one, so the chain stays whole.
-    """
-
-    def __init__(self, sites: Sites, rate_factor: float) -> None:
+    def __init__(self, sites: Sites, name: str) -> None:
         self._sites = sites
-        self._pause_s = 1 / (rate_factor * CHAIN_WRITES_PER_S)
-        owners = sites.east[:2]
-        self._places = [
-            sites.create_volume(owner, volume, 16 * MIB)
-            for owner, volume in zip(owners, CHAIN_VOLUMES, strict=True)
-        ]
+        self._name = name
         self.issued = 0
         self._acknowledged_ns = array("q")
         self._stopping = threading.Event()
@@ -88,7 +80,7 @@ class ChainLoad:
         """Begin, or go on."""
         if self._thread is None:
             self._stopping.clear()
-            self._thread = threading.Thread(target=self._run, name="chain", daemon=True)
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
@@ -96,22 +88,46 @@ class ChainLoad:
         if self._thread is not None:
             self._stopping.set()
             self._thread.join(STOP_S_MAX)
-            assert not self._thread.is_alive(), "the chain writer hangs"
+            assert not self._thread.is_alive(), f"the writer of {self._name} hangs"
             self._thread = None
 
     def primaries_lost(self, lost: tuple[ControllerProcess, ...]) -> None:  # it waits for them
         """Go on trying."""
+
+    def check_newest(self, newest: int, recovered_ns: int) -> None:
+        """An image recovered to a time holds all that was acknowledged by then, and nothing that was never issued."""
+        assert newest <= self.issued, f"{self._name}: write {newest} was never issued"
+        known = bisect_right(self._acknowledged_ns, recovered_ns)
+        assert newest >= known, (
+            f"{self._name}: write {known} was acknowledged by the recovered time, the image ends with {newest}"
+        )
+
+    def _run(self) -> None:
+        """Write until told to stop and nothing is unacknowledged."""
+        raise NotImplementedError
+
+
+class ChainLoad(CountingWriter):
+    """Dependent writes over the volumes of two primaries, see isochrone.demo.chain; it connects again by itself.
+
+    A write whose acknowledgement was lost is issued again before the next one, so the chain stays whole.
+    """
+
+    def __init__(self, sites: Sites, rate_factor: float) -> None:
+        super().__init__(sites, "chain")
+        self._pause_s = 1 / (rate_factor * CHAIN_WRITES_PER_S)
+        owners = sites.east[:2]
+        self._places = [
+            sites.create_volume(owner, volume, 16 * MIB)
+            for owner, volume in zip(owners, CHAIN_VOLUMES, strict=True)
+        ]
 
     def check(self, controller: ControllerProcess, recovered_ns: int) -> str:
         """See Load."""
         images = [self._sites.image(controller, place) for place in self._places]
         finding = check_chain([image[: CHAIN_LAYOUT.volume_size_bytes] for image in images], CHAIN_LAYOUT)
         assert not finding.faults, "\n".join(finding.faults)
-        assert finding.newest <= self.issued, f"write {finding.newest} was never issued"
-        known = bisect_right(self._acknowledged_ns, recovered_ns)
-        assert finding.newest >= known, (
-            f"write {known} was acknowledged by the recovered time, the image ends with {finding.newest}"
-        )
+        self.check_newest(finding.newest, recovered_ns)
         return f"chain of {finding.newest} writes"
 
     def _run(self) -> None:
@@ -208,7 +224,7 @@ class FioLoad:
         ]
 
 
-class VersionLoad:
+class VersionLoad(CountingWriter):
     """Random writes to the volume of one primary, whose device may fail: a write is issued until it is acknowledged.
 
     Each asks for stable storage: a device that fails to make writes durable may lose what was not flushed, as power does.
@@ -218,56 +234,25 @@ class VersionLoad:
     """
 
     def __init__(self, sites: Sites, owner: ControllerProcess, volume: str, rate_factor: float) -> None:
-        self._sites = sites
+        super().__init__(sites, "versions")
         self._pause_s = 1 / (rate_factor * VERSIONS_PER_S)
         self._place = sites.create_volume(owner, volume, VERSIONS_SIZE_BYTES)
         self._places = VersionPlaces(1, VERSIONS_SIZE_BYTES // BLOCK_BYTES)
-        self._issued = 0
-        self._acknowledged_ns = array("q")
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
         self.refused = 0
-
-    @property
-    def acknowledged(self) -> int:
-        """The newest write that was acknowledged."""
-        return len(self._acknowledged_ns)
-
-    def start(self) -> None:
-        """Begin, or go on."""
-        if self._thread is None:
-            self._stopping.clear()
-            self._thread = threading.Thread(target=self._run, name="versions", daemon=True)
-            self._thread.start()
-
-    def stop(self) -> None:
-        """End after an acknowledged write."""
-        if self._thread is not None:
-            self._stopping.set()
-            self._thread.join(STOP_S_MAX)
-            assert not self._thread.is_alive(), "the writer of versions hangs"
-            self._thread = None
-
-    def primaries_lost(self, lost: tuple[ControllerProcess, ...]) -> None:  # it waits for them
-        """Go on trying."""
 
     def check(self, controller: ControllerProcess, recovered_ns: int) -> str:
         """See Load."""
         finding = check_versions(self._sites.image(controller, self._place), self._places)
         assert not finding.fault_count, "\n".join(finding.faults)
-        assert finding.newest <= self._issued, f"version {finding.newest} was never issued"
-        known = bisect_right(self._acknowledged_ns, recovered_ns)
-        assert finding.newest >= known, (
-            f"version {known} was acknowledged by the recovered time, the image ends with {finding.newest}"
-        )
+        self.check_newest(finding.newest, recovered_ns)
         return f"{finding.newest} versions"
 
     def _run(self) -> None:
         client: NbdClient | None = None
-        while not self._stopping.is_set() or self.acknowledged < self._issued:
+        while not self._stopping.is_set() or self.acknowledged < self.issued:
             number = self.acknowledged + 1
             place = self._places.of(number)
-            self._issued = number
+            self.issued = number
             try:
                 client = client or connect(self._place.controller.nbd_socket, self._place.volume)
                 client.write(place * BLOCK_BYTES, make_version(number, place), fua=True)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,42 +11,12 @@ from starlette.responses import HTMLResponse
 from isochrone.cli.exits import ExitCode, exit_code
 from isochrone.model.errors import IsochroneError
 from isochrone.model.states import SessionState
-from support.api_server import SwitchedApp, served
-from support.cli import CommandLine, Result
+from support.api_server import served
+from support.cli import CommandLine, Result, done
 from support.fake_operations import FakeOperations, every_error
 from support.reports import CAPTURE, PAIR, POOL, SESSION, behind
 
 CREATE_BANK = ("session", "create", "bank", "--primary", "a=10.0.0.1:7481", "--pair", "a:db=db-copy")
-
-
-@pytest.fixture
-def operations() -> FakeOperations:
-    return FakeOperations()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, SwitchedApp]]:
-    app = SwitchedApp()
-    with served(app, tmp_path_factory.mktemp("api") / "api.sock") as address:
-        yield address, app
-
-
-@pytest.fixture
-def isochrone(
-    server: tuple[str, SwitchedApp],
-    operations: FakeOperations,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> CommandLine:
-    address, app = server
-    app.serve(operations)
-    monkeypatch.setenv("ISOCHRONE_CONTROLLER", address)
-    return CommandLine(monkeypatch, capsys)
-
-
-def done(result: Result) -> Result:
-    assert (result.code, result.err) == (ExitCode.OK, "")
-    return result
 
 
 def test_a_volume_lives_from_create_to_delete(isochrone: CommandLine) -> None:

@@ -3,45 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from isochrone.cli.exits import ExitCode
-from support.api_server import SwitchedApp, served
-from support.cli import CommandLine, Result
+from support.cli import CommandLine, done
 from support.copy_reports import COPY
 from support.fake_operations import FakeOperations
-
-
-@pytest.fixture
-def operations() -> FakeOperations:
-    return FakeOperations()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, SwitchedApp]]:
-    app = SwitchedApp()
-    with served(app, tmp_path_factory.mktemp("api") / "api.sock") as address:
-        yield address, app
-
-
-@pytest.fixture
-def isochrone(
-    server: tuple[str, SwitchedApp],
-    operations: FakeOperations,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> CommandLine:
-    address, app = server
-    app.serve(operations)
-    monkeypatch.setenv("ISOCHRONE_CONTROLLER", address)
-    return CommandLine(monkeypatch, capsys)
-
-
-def done(result: Result) -> Result:
-    assert (result.code, result.err) == (ExitCode.OK, "")
-    return result
 
 
 def test_a_copy_lives_from_create_to_delete(isochrone: CommandLine, operations: FakeOperations) -> None:

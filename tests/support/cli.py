@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from isochrone.cli.exits import ExitCode
 from isochrone.cli.main import app, main
 
 
@@ -21,6 +22,12 @@ class Result:
     code: int
     out: str
     err: str
+
+
+def done(result: Result) -> Result:
+    """Return `result`, which must be that of a command that succeeded without a word on stderr."""
+    assert (result.code, result.err) == (ExitCode.OK, "")
+    return result
 
 
 class CommandLine:

@@ -243,9 +243,8 @@ class ActivityMap:
         flags = np.frombuffer(self._active, np.uint8)
         idle = np.flatnonzero((flags != 0) & (self._written <= through_epoch))
         del flags
-        for (
-            regions
-        ) in self._under_way:  # they are active once their sync has ended, so they must not be given up in it
+        # What a sync under way makes active when it ends must not be given up before.
+        for regions in self._under_way:
             idle = np.setdiff1d(idle, regions)
         marked_near = change_map.blocks_near_marks(idle, self.region_tracks)
         near = np.roll(idle[marked_near], -self._look_from)[:MARKED_LOOKED_AT_MAX]
